@@ -1,0 +1,67 @@
+"""What can go wrong in the model half, by what happened.
+
+    DiffRhythmError
+    ├── InputError              the user's lyrics, style, audio or request cannot be used
+    │   ├── LyricsError
+    │   ├── StyleError
+    │   ├── AudioError
+    │   └── RequestError        a duration, step count or preset that the model cannot make
+    ├── BundleError             the model's files are missing, damaged or of another shape
+    ├── NumbersError            the arithmetic went wrong; a safer precision may cure it
+    │   ├── NotFiniteError
+    │   ├── RunawayError
+    │   └── SilenceError
+    └── CheckpointError         a checkpoint is damaged or belongs to another song
+
+Messages have three parts: what is wrong, where, what to do.
+"""
+
+from __future__ import annotations
+
+
+class DiffRhythmError(Exception):
+    """Base of every error that this package raises on purpose."""
+
+
+class InputError(DiffRhythmError):
+    """What the user gave cannot be used."""
+
+
+class LyricsError(InputError):
+    """Lyrics that cannot be read or sung; the message starts with file:line."""
+
+
+class StyleError(InputError):
+    """A style text or clip that cannot be embedded."""
+
+
+class AudioError(InputError):
+    """An audio file that cannot be read, or is too short or silent."""
+
+
+class RequestError(InputError):
+    """A duration, step count, sampler or preset that this model cannot make."""
+
+
+class BundleError(DiffRhythmError):
+    """A model bundle that is missing, damaged, or of another shape than it says."""
+
+
+class NumbersError(DiffRhythmError):
+    """The arithmetic went wrong; a safer precision may cure it."""
+
+
+class NotFiniteError(NumbersError):
+    """NaN or infinity in a latent or in the sound."""
+
+
+class RunawayError(NumbersError):
+    """A latent far outside the range that the model was trained on."""
+
+
+class SilenceError(NumbersError):
+    """The decoded song is silent."""
+
+
+class CheckpointError(DiffRhythmError):
+    """A checkpoint that is damaged or belongs to another song."""
