@@ -1,0 +1,70 @@
+"""What can go wrong in the runner half, by what happened.
+
+    RunnerError                 exit 1
+    ├── UsageError              exit 2: nothing was started
+    │   ├── SpecError           job files or options that cannot be used; holds every problem found
+    │   └── TextFileError       a text file of the user's that cannot be read
+    ├── LockedError             exit 75: another batch holds the output folder
+    ├── OutputError             the output folder cannot be written
+    └── ForeignFileError        a state file that is torn, of a newer version, or not ours
+
+Messages have three parts: what is wrong, where, what to do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+
+class RunnerError(Exception):
+    """Base of every error that this package raises on purpose."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class UsageError(RunnerError):
+    """The command or a job file is wrong; nothing was started."""
+
+    exit_code = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing to mend: in a job file at line and column (from 1), or in an option that message names."""
+
+    message: str
+    path: Path | None = None
+    line: int = 1
+    column: int = 1
+
+    def __str__(self) -> str:
+        return self.message if self.path is None else f"{self.path}:{self.line}:{self.column}: {self.message}"
+
+
+class SpecError(UsageError):
+    """Job files or options that cannot be used; str() gives one line for each problem."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        super().__init__("\n".join(map(str, problems)))
+        self.problems = tuple(problems)
+
+
+class TextFileError(UsageError):
+    """A text file of the user's that is missing, too large or not UTF-8; the message says what to do."""
+
+
+class LockedError(RunnerError):
+    """Another batch holds the output folder."""
+
+    exit_code = 75  # EX_TEMPFAIL: try again later
+
+
+class OutputError(RunnerError):
+    """The output folder cannot be written."""
+
+
+class ForeignFileError(RunnerError):
+    """A state file that is torn, written by a newer version, or not ours."""
