@@ -1,0 +1,126 @@
+"""Beats: a child says how far it is, anybody reads it, and knows whether the child still lives."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from runner.errors import ForeignFileError
+from runner.files import read_message, write_message
+from runner.messages import Heartbeat
+from runner.processes import Identity, boot_id, identity, is_alive
+
+ALIVE_EVERY_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class NoBeat:
+    """Why there is no beat to read: none yet, or a file that is torn, foreign or newer."""
+
+    reason: str
+
+
+def read(path: Path) -> Heartbeat | NoBeat:
+    try:
+        return read_message(path, Heartbeat)
+    except FileNotFoundError:
+        return NoBeat("no heartbeat yet")
+    except (ForeignFileError, OSError) as error:
+        return NoBeat(str(error))
+
+
+def sender(beat: Heartbeat) -> Identity:
+    return Identity(beat.pid, beat.pid_started, beat.boot_id)
+
+
+def sender_lives(beat: Heartbeat) -> bool:
+    return is_alive(sender(beat))
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a process has used so far: CPU seconds, bytes now in memory and in swap, major faults."""
+
+    cpu_s: float
+    rss: int
+    swap: int
+    major_faults: int
+
+
+def own_usage() -> Usage:
+    times = os.times()
+    status = {}
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(("VmRSS:", "VmSwap:")):
+            status[line.split(":")[0]] = int(line.split()[1]) * 1024
+    faults = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[9])
+    return Usage(times.user + times.system, status.get("VmRSS", 0), status.get("VmSwap", 0), faults)
+
+
+class Pulse:
+    """The child's side: progress beats when something moved, alive beats from a thread in between."""
+
+    def __init__(self, path: Path, *, song: str, attempt: int, density: int) -> None:
+        me = identity(os.getpid())
+        assert me is not None
+        now = time.monotonic()
+        self._path = path
+        self._lock = threading.Lock()
+        self._beat = Heartbeat(
+            seq=0,
+            song=song,
+            attempt=attempt,
+            pid=me.pid,
+            pid_started=me.started,
+            boot_id=boot_id(),
+            phase="load",
+            step=0,
+            steps=0,
+            density=density,
+            passes=0,
+            t=None,
+            wall=time.time(),
+            progress_mono=now,
+            alive_mono=now,
+            cpu_s=0.0,
+            step_s=None,
+            eta_s=None,
+            rss=0,
+            swap=0,
+            major_faults=0,
+            latent_std=None,
+            note="",
+        )
+        self.progress()
+
+    def progress(self, **changes: Any) -> Heartbeat:
+        """Say that something moved. Raises OSError (a full disk) to its caller: that song cannot go on."""
+        return self._send(progress_mono=time.monotonic(), **changes)
+
+    def start(self) -> None:
+        threading.Thread(target=self._stay_alive, name="pulse", daemon=True).start()
+
+    def _stay_alive(self) -> None:
+        while True:
+            time.sleep(ALIVE_EVERY_S)
+            with suppress(OSError):  # the next progress beat meets the same disk and says so
+                self._send()
+
+    def _send(self, **changes: Any) -> Heartbeat:
+        with self._lock:
+            usage = asdict(own_usage())
+            self._beat = replace(
+                self._beat,
+                seq=self._beat.seq + 1,
+                wall=time.time(),
+                alive_mono=time.monotonic(),
+                **usage,
+                **changes,
+            )
+            write_message(self._path, self._beat, durable=False)
+            return self._beat

@@ -1,0 +1,149 @@
+"""What crosses a process border: requests, beats, outcomes, and the state of a batch.
+
+Each is a frozen dataclass with a schema number, written whole and read with suspicion (see `files`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+SCHEMA = 1
+
+Mode = Literal["sing", "estimate"]
+Phase = Literal["load", "lyrics", "style", "sample", "decode", "write"]
+SongState = Literal["queued", "running", "done", "degraded", "failed", "interrupted", "left"]
+FINAL_STATES: frozenset[SongState] = frozenset({"done", "degraded", "failed"})
+
+Cause = Literal[
+    "timeout",  # the attempt's or the song's time ran out
+    "stalled",  # no progress
+    "swap-thrash",
+    "memory-ceiling",
+    "out-of-memory",  # the system's killer, or an allocation that failed
+    "numbers",  # NaN, a runaway latent, silence
+    "crash",  # a signal or an odd exit
+    "no-disk",
+    "bad-input",
+    "no-bundle",
+    "interrupted",  # stopped by the user
+    "lost",  # the parent or the machine died
+]
+MEMORY_CAUSES: frozenset[Cause] = frozenset({"swap-thrash", "memory-ceiling", "out-of-memory"})
+FREE_CAUSES: frozenset[Cause] = frozenset({"interrupted", "lost"})
+
+
+@dataclass(frozen=True, slots=True)
+class SongRequest:
+    """What one attempt at a song is asked to do; all paths are absolute.
+
+    steps is what the user asked for, density what this attempt may still afford: solver steps over the
+    whole of [0, 1]. estimate: decode the checkpoint's estimate of the song's end instead of sampling on.
+    """
+
+    song: str  # "<job>/<name>"
+    attempt: int
+    fingerprint: str
+    model: str
+    lyrics: str | None
+    lyrics_source: str
+    style: str | None
+    style_audio: str | None
+    negative_style: str | None
+    duration: float | None
+    seed: int
+    steps: int
+    cfg: float
+    sampler: str
+    language: str
+    lyrics_compat: str
+    format: str
+    loudness: float | None
+    density: int
+    precision: str
+    threads: int
+    chunk_frames: int
+    checkpoint: str | None
+    foresight: bool
+    timeout_s: float
+    mode: Mode = "sing"
+    schema: int = SCHEMA
+
+
+@dataclass(frozen=True, slots=True)
+class Heartbeat:
+    """The newest word of a child. Times ending in _mono are the machine's monotonic clock, in seconds."""
+
+    seq: int
+    song: str
+    attempt: int
+    pid: int
+    pid_started: int  # clock ticks after boot
+    boot_id: str
+    phase: Phase
+    step: int
+    steps: int
+    density: int
+    passes: int
+    t: float | None
+    wall: float  # seconds since 1970, for people only
+    progress_mono: float
+    alive_mono: float
+    cpu_s: float
+    step_s: float | None
+    eta_s: float | None
+    rss: int
+    swap: int
+    major_faults: int
+    latent_std: float | None
+    note: str
+    schema: int = SCHEMA
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How an attempt ended: told by the child when it could, else by the parent that saw it end.
+
+    cause is None for a finished song. evidence: the readings behind a kill, newest last.
+    song: what the finished song is made of (time grid, seconds per phase, checks, …), else empty.
+    """
+
+    attempt: int
+    cause: Cause | None
+    message: str
+    t: float | None = None
+    density: int | None = None
+    exit_code: int | None = None
+    elapsed_s: float = 0.0
+    peak_rss: int = 0
+    peak_swap: int = 0
+    song: dict[str, Any] = field(default_factory=dict)
+    evidence: list[dict[str, Any]] = field(default_factory=list)
+    schema: int = SCHEMA
+
+
+@dataclass(frozen=True, slots=True)
+class QueuedSong:
+    """One song of a batch as the parent sees it."""
+
+    song: str
+    state: SongState
+    note: str = ""
+    attempt: int = 0
+    attempts: int = 0
+    file: str | None = None
+    seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """outputs/batch.json: who runs or ran last, and how every song of it stands."""
+
+    pid: int
+    pid_started: int
+    boot_id: str
+    started_wall: float
+    finished_wall: float | None
+    workers: int
+    songs: list[QueuedSong]
+    schema: int = SCHEMA

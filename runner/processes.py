@@ -1,0 +1,192 @@
+"""Start and end of process trees: who a process is, how a child is bound to us, proof that none is left.
+
+Linux only: /proc, process groups, the parent-death signal.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import resource
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+# Every child carries "<outputs folder>|<pid and start time of its parent>" here; fork, exec, setsid and
+# a double fork all keep it, so that what has escaped its group can still be found.
+MARK = "DIFFRHYTHM_RUNNER_MARK"
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """A process for ever: a pid alone is used again, with its start time and boot it is not."""
+
+    pid: int
+    started: int  # clock ticks after boot
+    boot_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one child may use."""
+
+    threads: int
+    nice: int = 10
+    # A song of 285 s in float wav is 100 MB, a checkpoint a few; this stops a log that runs wild.
+    file_bytes: int = 2 * 2**30
+    # Above the default 0 of the parent: if the kernel has to kill, it takes the child.
+    oom_score_adj: int = 500
+
+
+@cache
+def boot_id() -> str:
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def identity(pid: int) -> Identity | None:
+    """Who pid is now; None if no such process lives (a zombie lives no more)."""
+    stat = _stat(pid)
+    if stat is None or stat.state in "ZX":
+        return None
+    return Identity(pid, stat.started, boot_id())
+
+
+def is_alive(who: Identity) -> bool:
+    return identity(who.pid) == who
+
+
+def spawn(
+    command: list[str], *, log: Path, mark: str, limits: Limits, env: dict[str, str]
+) -> subprocess.Popen[bytes]:
+    """Start command in a session of its own, writing to log, dying with this process.
+
+    To be called from one long-lived thread: the death signal follows the thread that spawned.
+    """
+    parent = os.getpid()
+    with log.open("ab", buffering=0) as output:
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            env={**os.environ, **_thread_env(limits.threads), **env, MARK: mark},
+            preexec_fn=lambda: _bind(parent, limits),
+        )
+
+
+def _thread_env(threads: int) -> dict[str, str]:
+    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+    return {**dict.fromkeys(names, str(threads)), "PYTHONUNBUFFERED": "1"}
+
+
+def _bind(parent: int, limits: Limits) -> None:
+    """Runs in the child between fork and exec. Only system calls: no imports, no logging."""
+    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:  # it died before the line above: no signal will come
+        os._exit(1)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limits.file_bytes, limits.file_bytes))
+    os.nice(limits.nice)
+    with suppress(OSError):  # some containers forbid it; a help, not a need
+        handle = os.open("/proc/self/oom_score_adj", os.O_WRONLY)
+        os.write(handle, str(limits.oom_score_adj).encode())
+        os.close(handle)
+
+
+def adopt_orphans() -> None:
+    """Become the parent of grandchildren whose own parent dies, so that they can be found and reaped."""
+    _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def marked(mark: str) -> list[Identity]:
+    """Every live process, this one excepted, whose mark starts with mark."""
+    needle = f"{MARK}={mark}".encode()
+    found = []
+    for pid in _pids():
+        with suppress(OSError):
+            environment = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+            if pid != os.getpid() and any(entry.startswith(needle) for entry in environment):
+                who = identity(pid)
+                if who is not None:
+                    found.append(who)
+    return found
+
+
+def tree(leader: Identity, mark: str) -> list[Identity]:
+    """The leader, all in its session or group, their descendants, and all that carry the mark."""
+    stats = {pid: stat for pid in _pids() if (stat := _stat(pid)) is not None and stat.state not in "ZX"}
+    namesake = stats.get(leader.pid)
+    if namesake is not None and namesake.started != leader.started:
+        return marked(mark)  # all of the tree are gone and a stranger got the leader's pid
+    wanted = {pid for pid, stat in stats.items() if leader.pid in (pid, stat.group, stat.session)}
+    grown = True
+    while grown:
+        more = {pid for pid, stat in stats.items() if stat.parent in wanted} - wanted
+        wanted |= more
+        grown = bool(more)
+    members = {Identity(pid, stats[pid].started, boot_id()) for pid in wanted}
+    return list(members.union(marked(mark)))
+
+
+def signal_tree(members: Iterable[Identity], number: signal.Signals) -> None:
+    for who in members:
+        if is_alive(who):
+            with suppress(ProcessLookupError, PermissionError):
+                os.kill(who.pid, number)
+
+
+def kill_all(find: Callable[[], list[Identity]], *, timeout_s: float = 10.0) -> list[Identity]:
+    """SIGKILL whatever find() finds, again and again, until it finds nothing; the survivors, if any.
+
+    Again and again, because a process may fork while it is being looked for. A survivor hangs in the
+    kernel (state D): it takes its death when the system call ends.
+    """
+    end = time.monotonic() + timeout_s
+    while members := find():
+        if time.monotonic() > end:
+            return members
+        signal_tree(members, signal.SIGKILL)
+        time.sleep(0.01)
+    return []
+
+
+def reap_adopted(own: set[int]) -> None:
+    """Take the exits of processes that we adopted; those in own are left to their Popen."""
+    for pid in _pids():
+        stat = _stat(pid)
+        if stat is not None and stat.state == "Z" and stat.parent == os.getpid() and pid not in own:
+            with suppress(ChildProcessError):
+                os.waitpid(pid, os.WNOHANG)
+
+
+@dataclass(frozen=True, slots=True)
+class _Stat:
+    state: str
+    parent: int
+    group: int
+    session: int
+    started: int
+
+
+def _stat(pid: int) -> _Stat | None:
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return None
+    # The name in parentheses may itself hold spaces and parentheses.
+    fields = text.rpartition(")")[2].split()
+    return _Stat(fields[0], int(fields[1]), int(fields[2]), int(fields[3]), int(fields[19]))
+
+
+def _pids() -> list[int]:
+    return [int(name) for name in os.listdir("/proc") if name.isdigit()]

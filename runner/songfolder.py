@@ -1,0 +1,159 @@
+"""The names and layout under outputs/. The one module that knows what a file there is called."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from runner.errors import LockedError, OutputError
+from runner.files import sync_folder
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """outputs/<job>/<song>/attempts/<number>/"""
+
+    folder: Path
+
+    @property
+    def number(self) -> int:
+        return int(self.folder.name)
+
+    @property
+    def request(self) -> Path:
+        return self.folder / "request.json"
+
+    @property
+    def steps(self) -> Path:
+        return self.folder / "steps.jsonl"
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "worker.log"
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.folder / "checkpoint.safetensors"
+
+    @property
+    def outcome(self) -> Path:
+        return self.folder / "outcome.json"
+
+    def audio(self, extension: str) -> Path:
+        """The finished sound, until the parent gives it its final name."""
+        return self.folder / f"song.{extension}"
+
+    def clean(self) -> None:
+        """Remove what a killed child left half-written."""
+        for path in self.folder.glob(".*.tmp"):
+            path.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True, slots=True)
+class SongFolder:
+    """outputs/<job>/<song>/"""
+
+    folder: Path
+
+    @property
+    def id(self) -> str:
+        return f"{self.folder.parent.name}/{self.folder.name}"
+
+    @property
+    def manifest(self) -> Path:
+        return self.folder / "song.json"
+
+    @property
+    def failure(self) -> Path:
+        """Why the song failed; never beside a manifest of the same request."""
+        return self.folder / "failed.json"
+
+    @property
+    def heartbeat(self) -> Path:
+        return self.folder / "heartbeat.json"
+
+    @property
+    def stop(self) -> Path:
+        """Its presence asks the parent to stop this song."""
+        return self.folder / "stop"
+
+    def audio(self, extension: str) -> Path:
+        return self.folder / f"song.{extension}"
+
+    def attempts(self) -> list[Attempt]:
+        """All attempts so far, oldest first."""
+        folders = (self.folder / "attempts").glob("[0-9]*")
+        return sorted(
+            (Attempt(path) for path in folders if path.name.isdigit()), key=lambda attempt: attempt.number
+        )
+
+    def new_attempt(self) -> Attempt:
+        past = self.attempts()
+        number = past[-1].number + 1 if past else 1
+        attempt = Attempt(self.folder / "attempts" / str(number))
+        attempt.folder.mkdir(parents=True)
+        return attempt
+
+    def publish(self, sound: Path) -> Path:
+        """Move a finished sound to its final name, for good."""
+        final = self.folder / sound.name
+        sound.replace(final)
+        sync_folder(self.folder)
+        return final
+
+
+@dataclass(frozen=True, slots=True)
+class Outputs:
+    """outputs/"""
+
+    folder: Path
+
+    @property
+    def batch(self) -> Path:
+        return self.folder / "batch.json"
+
+    def song(self, id: str) -> SongFolder:
+        return SongFolder(self.folder / id)
+
+    def songs(self) -> list[SongFolder]:
+        """Every folder here that looks like a song's, by name."""
+        marks = ("heartbeat.json", "song.json", "failed.json", "attempts")
+        folders = (path for path in self.folder.glob("*/*") if any((path / mark).exists() for mark in marks))
+        return [SongFolder(path) for path in sorted(folders)]
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the outputs for one batch; the kernel lets go when the holder dies, so it is never stale.
+
+        Raises LockedError if another batch holds it, OutputError if the folder cannot be written.
+        """
+        path = self.folder / ".lock"
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise OutputError(
+                f"cannot write results: {error.strerror}: {self.folder}; choose another folder with --out"
+            ) from error
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(handle)
+            if error.errno not in (errno.EAGAIN, errno.EACCES):
+                raise OutputError(
+                    f"{path}: this file system has no locks ({error.strerror}); "
+                    "choose a folder on a local disk with --out"
+                ) from error
+            raise LockedError(
+                f"another batch is using {self.folder}; see `runner status`, "
+                "wait for it, stop it with `runner stop`, or use --out"
+            ) from error
+        try:
+            yield
+        finally:
+            os.close(handle)
