@@ -1,0 +1,50 @@
+"""Files of our own: where caches live, whole or not at all, and by which sum they are known."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from pathlib import Path
+
+
+def cache_folder() -> Path:
+    """Home of the demo bundle and style embeddings: $XDG_CACHE_HOME/diffrhythm, else ~/.cache/diffrhythm."""
+    root = os.environ.get("XDG_CACHE_HOME", "")
+    # The XDG rule: a relative path counts as unset.
+    return (Path(root) if Path(root).is_absolute() else Path.home() / ".cache") / "diffrhythm"
+
+
+def replace(path: Path, data: bytes | memoryview) -> None:
+    """Put data at path, whole or not at all: temporary file beside it, fsync, rename.
+
+    Raises OSError (a full disk, a read-only folder); then path is as it was and nothing else is left.
+    """
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    temporary = Path(name)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            os.fchmod(file.fileno(), 0o644)  # mkstemp's 0600 would hide songs from other users
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename in folder last through a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file, 64 lower-case hex digits; reads it once, in pieces."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

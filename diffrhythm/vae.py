@@ -1,0 +1,286 @@
+"""Latents ↔ stereo sound at 44.1 kHz: the Oobleck autoencoder of Stable Audio, in chunks.
+
+b batch · t latent frames (HOP samples each) · c latent channels (64) · n samples = HOP·t
+Source: Evans et al., "Fast Timing-Conditioned Latent Audio Diffusion" (2024); parameter names are those of
+its checkpoints with weight normalisation folded into the weights.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from diffrhythm.errors import BundleError
+
+HOP = 2048
+SAMPLE_RATE = 44100
+AUDIO_CHANNELS = 2
+LATENT_CHANNELS = 64
+
+Coder = Callable[[Tensor], Tensor]
+OnChunk = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class VaeConfig:
+    """Sizes of an Oobleck autoencoder; the defaults are the published ones (78 M in the decoder)."""
+
+    channels: int = 128
+    multiples: tuple[int, ...] = (1, 2, 4, 8, 16)
+    strides: tuple[int, ...] = (2, 4, 4, 8, 8)
+
+    def __post_init__(self) -> None:
+        if len(self.multiples) != len(self.strides) or math.prod(self.strides) != HOP:
+            raise BundleError(
+                f"VAE strides {self.strides} do not multiply to {HOP}, one per channel multiple: "
+                "the bundle's 'vae' entry is wrong; get the bundle again"
+            )
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Channels at each resolution, from samples to frames: one more than there are strides."""
+        return tuple(self.channels * multiple for multiple in (1, *self.multiples))
+
+
+def decode(
+    latents: Tensor,
+    decoder: Coder,
+    *,
+    chunk_frames: int = 128,
+    overlap: int = 32,
+    on_chunk: OnChunk | None = None,
+) -> Tensor:
+    """Sound of latents [b, t, c]: float32 [b, 2, HOP·t] on the CPU.
+
+    decoder: [b, c, frames] → [b, 2, HOP·frames]. Each call sees at most chunk_frames frames, so memory does
+    not grow with the song; neighbours share overlap frames, of which each gives up half.
+    on_chunk(done, chunks) after each call.
+    """
+    latents = latents.transpose(1, 2)
+    batch, _, frames = latents.shape
+    audio = torch.empty(batch, AUDIO_CHANNELS, frames * HOP)
+    chunks = chunk_spans(frames, chunk_frames, overlap)
+    for done, chunk in enumerate(chunks, 1):
+        sound = decoder(latents[..., chunk.start : chunk.stop])
+        kept = sound[..., chunk.head * HOP : sound.shape[-1] - chunk.tail * HOP]
+        audio[..., (chunk.start + chunk.head) * HOP : (chunk.stop - chunk.tail) * HOP] = kept
+        if on_chunk:
+            on_chunk(done, len(chunks))
+    return audio
+
+
+def encode(
+    audio: Tensor,
+    encoder: Coder,
+    *,
+    chunk_frames: int = 128,
+    overlap: int = 32,
+    on_chunk: OnChunk | None = None,
+) -> Tensor:
+    """Moments of sound [b, 2, n]: [b, n // HOP, 2c], the mean's channels first, then the scale's.
+
+    encoder: [b, 2, samples] → [b, 2c, samples // HOP]. Chunks as in decode; the last one is the last
+    chunk_frames·HOP samples, off the frame grid unless HOP divides n, as published.
+    """
+    batch, _, samples = audio.shape
+    frames = samples // HOP
+    chunks = chunk_spans(samples, chunk_frames * HOP, overlap * HOP)
+    moments = torch.empty(batch, 2 * LATENT_CHANNELS, frames)
+    for done, chunk in enumerate(chunks, 1):
+        found = encoder(audio[..., chunk.start : chunk.stop])
+        first = frames - found.shape[-1] if chunk.stop == samples else chunk.start // HOP
+        head, stop = chunk.head // HOP, found.shape[-1] - chunk.tail // HOP
+        moments[..., first + head : first + stop] = found[..., head:stop]
+        if on_chunk:
+            on_chunk(done, len(chunks))
+    return moments.transpose(1, 2)
+
+
+def draw_latents(moments: Tensor, noise: Tensor) -> Tensor:
+    """Latents [b, t, c] from moments [b, t, 2c] and standard normal noise [b, t, c]."""
+    mean, scale = moments.chunk(2, dim=-1)
+    return mean + (F.softplus(scale) + 1e-4) * noise
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """One call of a coder: it is given [start, stop); head and tail of its answer are dropped."""
+
+    start: int
+    stop: int
+    head: int
+    tail: int
+
+
+def chunk_spans(length: int, chunk: int, overlap: int) -> list[Chunk]:
+    """How length is cut, in one unit throughout: chunks a hop apart, one more flush with the end if needed.
+
+    Inner edges are trimmed by half the overlap, the song's own start and end are not. Later chunks are meant
+    to overwrite earlier ones: the last two can overlap by more. A length below one chunk is one short chunk.
+    """
+    if length < 1 or not 0 <= overlap < chunk:
+        raise ValueError(f"cannot cut {length} into chunks of {chunk} that overlap by {overlap}")
+    if length <= chunk:
+        return [Chunk(0, length, 0, 0)]
+    starts = list(range(0, length - chunk + 1, chunk - overlap))
+    if starts[-1] + chunk < length:
+        starts.append(length - chunk)
+    trim = overlap // 2
+    return [
+        Chunk(s, s + chunk, head=trim if s > 0 else 0, tail=trim if s + chunk < length else 0) for s in starts
+    ]
+
+
+class Snake(nn.Module):
+    """x + sin²(αx)/β per channel; α and β stored as logarithms (Ziyin et al. 2020; BigVGAN's SnakeBeta)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.alpha = nn.Parameter(torch.zeros(channels))
+        self.beta = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        alpha = self.alpha.exp()[:, None]
+        gain = (self.beta.exp()[:, None] + 1e-9).reciprocal()
+        wave = (x * alpha).sin_()
+        return torch.addcmul(x, wave, wave.mul(gain))
+
+
+class ResidualUnit(nn.Module):
+    """x plus what a dilated convolution (7 taps) and a pointwise one make of it."""
+
+    def __init__(self, channels: int, dilation: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            Snake(channels),
+            nn.Conv1d(channels, channels, 7, dilation=dilation, padding=3 * dilation),
+            Snake(channels),
+            nn.Conv1d(channels, channels, 1),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.layers(x)  # type: ignore[no-any-return]
+
+
+class EncoderBlock(nn.Module):
+    """[b, narrow, n] → [b, wide, n / stride]."""
+
+    def __init__(self, narrow: int, wide: int, stride: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            *(ResidualUnit(narrow, dilation) for dilation in (1, 3, 9)),
+            Snake(narrow),
+            nn.Conv1d(narrow, wide, 2 * stride, stride, padding=math.ceil(stride / 2)),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(x)  # type: ignore[no-any-return]
+
+
+class DecoderBlock(nn.Module):
+    """[b, wide, n] → [b, narrow, n · stride]."""
+
+    def __init__(self, wide: int, narrow: int, stride: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            Snake(wide),
+            nn.ConvTranspose1d(wide, narrow, 2 * stride, stride, padding=math.ceil(stride / 2)),
+            *(ResidualUnit(narrow, dilation) for dilation in (1, 3, 9)),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(x)  # type: ignore[no-any-return]
+
+
+class Encoder(nn.Module):
+    """Sound [b, 2, n] → moments [b, 2c, n // HOP]."""
+
+    def __init__(self, config: VaeConfig) -> None:
+        super().__init__()
+        widths = config.widths
+        self.layers = nn.Sequential(
+            nn.Conv1d(AUDIO_CHANNELS, widths[0], 7, padding=3),
+            *(
+                EncoderBlock(narrow, wide, stride)
+                for narrow, wide, stride in zip(widths, widths[1:], config.strides, strict=False)
+            ),
+            Snake(widths[-1]),
+            nn.Conv1d(widths[-1], 2 * LATENT_CHANNELS, 3, padding=1),
+        )
+
+    def forward(self, audio: Tensor) -> Tensor:
+        return self.layers(audio)  # type: ignore[no-any-return]
+
+
+class Decoder(nn.Module):
+    """Latents [b, c, t] → sound [b, 2, HOP·t]."""
+
+    def __init__(self, config: VaeConfig) -> None:
+        super().__init__()
+        widths = config.widths[::-1]
+        self.layers = nn.Sequential(
+            nn.Conv1d(LATENT_CHANNELS, widths[0], 7, padding=3),
+            *(
+                DecoderBlock(wide, narrow, stride)
+                for wide, narrow, stride in zip(widths, widths[1:], config.strides[::-1], strict=False)
+            ),
+            Snake(widths[-1]),
+            nn.Conv1d(widths[-1], AUDIO_CHANNELS, 7, padding=3, bias=False),
+        )
+
+    def forward(self, latents: Tensor) -> Tensor:
+        return self.layers(latents)  # type: ignore[no-any-return]
+
+
+class Vae(nn.Module):
+    """The pair. Made on any device, "meta" included; weights come by load_weights."""
+
+    def __init__(self, config: VaeConfig, device: str = "meta") -> None:
+        super().__init__()
+        with torch.device(device):
+            self.encoder = Encoder(config)
+            self.decoder = Decoder(config)
+
+
+def load_weights(vae: Vae, tensors: Mapping[str, Tensor]) -> Vae:
+    """vae with these tensors as its weights: not copied, so that a memory-mapped file stays mapped.
+
+    Raises BundleError if any is missing, unknown or of another shape.
+    """
+    wanted = {key: tuple(value.shape) for key, value in vae.state_dict().items()}
+    given = {key: tuple(value.shape) for key, value in tensors.items()}
+    for key in sorted(wanted.keys() | given.keys()):
+        if wanted.get(key) != given.get(key):
+            raise BundleError(
+                f"VAE weight {key!r} has shape {given.get(key)}, expected {wanted.get(key)}: "
+                "the VAE file does not fit bundle.json; get the bundle again"
+            )
+    vae.load_state_dict(dict(tensors), assign=True)
+    return vae.requires_grad_(False).eval()
+
+
+def fold_weight_norm(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A checkpoint's tensors with each pair weight_g, weight_v made one weight: g · v / ‖v‖.
+
+    The norm is over all dimensions but the first (Salimans and Kingma 2016, as in torch's weight_norm).
+    """
+    folded: dict[str, Tensor] = {}
+    for key, value in tensors.items():
+        if key.endswith("weight_v"):
+            gain = tensors[f"{key[:-1]}g"]
+            norm = torch.linalg.vector_norm(value, dim=tuple(range(1, value.ndim)), keepdim=True)
+            folded[key.removesuffix("_v")] = value * (gain / norm)
+        elif not key.endswith("weight_g"):
+            folded[key] = value
+    return folded
+
+
+def config_from(entry: Mapping[str, Any]) -> VaeConfig:
+    """VaeConfig from bundle.json's 'vae' entry: {"channels": 128, "multiples": […], "strides": […]}."""
+    return VaeConfig(entry["channels"], tuple(entry["multiples"]), tuple(entry["strides"]))
