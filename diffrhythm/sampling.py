@@ -1,0 +1,286 @@
+"""Noise → song: the loop over the grid, with a state after every step that can be kept and resumed.
+
+b batch · t latent frames · c latent channels (64)
+x_0 noise · x_1 song · x_t between · v velocity · time_grid the points of t
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from diffrhythm import grids, guidance, solvers
+from diffrhythm.conditioning import Conditioning, Span, in_spans, with_spans
+from diffrhythm.errors import CheckpointError, NotFiniteError, RequestError, RunawayError
+from diffrhythm.transformer import DiT
+
+# A latent on its way has a standard deviation near 1 (noise 1.0, training latents 0.95 to 1.02). Random
+# weights with guidance 4 reach 3.7, and guidance grows it about in proportion; a runaway grows without end,
+# so a wide bound costs it a step or two and never stops a song that could still be heard.
+LARGEST_STD = 50.0
+# A full-length song's state is 3 MB; this bounds what a damaged file can make us read.
+LARGEST_CHECKPOINT_BYTES = 256 * 2**20
+CHECKPOINT_SCHEMA = 1
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """A run after `position` steps of its grid: all that is needed to go on.
+
+    x_t: [b, t, c] float32. velocity: the last one evaluated, like x_t; zero before the first step. time_grid:
+    whole, as it now stands. passes: transformer passes so far. memory: the solver's.
+    """
+
+    x_t: Tensor
+    velocity: Tensor
+    position: int
+    time_grid: tuple[float, ...]
+    conditioning_hash: str
+    passes: int = 0
+    memory: solvers.Memory = field(default_factory=dict)
+
+    @property
+    def t(self) -> float:
+        """The point of time that x_t belongs to, in [0, 1]."""
+        return self.time_grid[self.position]
+
+    @property
+    def step(self) -> int:
+        """Solver steps done."""
+        return self.position
+
+    @property
+    def steps(self) -> int:
+        """Solver steps of the grid as it now stands."""
+        return len(self.time_grid) - 1
+
+    @property
+    def density(self) -> float:
+        """Steps that a whole grid would have at the pace of what is left."""
+        return grids.density(self.time_grid, self.position)
+
+    @property
+    def latent_std(self) -> float:
+        """The largest standard deviation among the batch's x_t."""
+        return float(self.x_t.flatten(1).std(dim=1).max())
+
+    def estimate(self) -> Tensor:
+        """Where the flow would end if it went straight on: x_1 ≈ x_t + (1 - t) v, [b, t, c]."""
+        return self.x_t + (1 - self.t) * self.velocity
+
+    def with_tail(self, points: Sequence[float]) -> State:
+        """The same state with `points` in place of what is left of the grid.
+
+        Raises RequestError unless they increase from above t to 1.
+        """
+        tail = tuple(float(point) for point in points)
+        grids.check_tail(self.t, tail)
+        return replace(self, time_grid=self.time_grid[: self.position + 1] + tail)
+
+
+# Called after every step; points that it gives replace what is left of the grid.
+OnStep = Callable[[State], Sequence[float] | None]
+
+
+def sample(
+    model: DiT,
+    conditioning: Conditioning,
+    noise: Tensor,
+    *,
+    steps: int,
+    cfg: float,
+    sampler: str = "euler",
+    grid: Sequence[float] | None = None,
+    spans: Sequence[Span] | None = None,
+    on_step: OnStep | None = None,
+    resume: State | None = None,
+) -> Tensor:
+    """The song's latents: [b, t, c] float32.
+
+    noise: [b, t, c], x at t = 0. steps: solver steps, on the uniform grid or on `grid`; 0 gives the bare
+    noise. cfg: guidance w in p + (p - q) w, below 1e-5 one pass does. spans: frames to make new; the known
+    latent guides in all others, and there the result is the known latent, exactly. on_step: called after
+    every step, with a state that is finite. resume: goes on from that state, on its own grid.
+
+    Raises RequestError for what cannot be sampled, CheckpointError for a state of another song,
+    NotFiniteError and RunawayError at the step where x_t goes wrong, before on_step sees it.
+    """
+    if not math.isfinite(cfg):
+        raise RequestError(f"guidance {cfg}: cfg: give a number, such as 4")
+    solver = solvers.named(sampler)
+    asked = conditioning if spans is None else with_spans(conditioning, spans)
+    start = _start(asked, noise.float(), grids.uniform(steps) if grid is None else _points(grid, steps))
+    state = start if resume is None else _resumed(resume, start)
+    with torch.no_grad():
+        while state.position < state.steps:
+            state = _advance(model, asked, state, solver, cfg)
+            _check_numbers(state)
+            tail = on_step(state) if on_step else None
+            if tail is not None:
+                state = state.with_tail(tail)
+    return state.x_t if spans is None else _with_known(state.x_t, asked, spans)
+
+
+def save_state(path: Path, state: State) -> None:
+    """Writes a checkpoint, whole or not at all: temporary file, fsync, rename. Raises OSError."""
+    tensors = {"x_t": state.x_t, "velocity": state.velocity}
+    tensors |= {f"memory.{name}": tensor for name, tensor in state.memory.items()}
+    about = {
+        "schema": CHECKPOINT_SCHEMA,
+        "position": state.position,
+        "time_grid": state.time_grid,
+        "conditioning_hash": state.conditioning_hash,
+        "passes": state.passes,
+    }
+    data = save(
+        {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, {"state": json.dumps(about)}
+    )
+    _replace_file(path, data)
+
+
+def load_state(path: Path) -> State:
+    """The state that `save_state` wrote. Raises CheckpointError for a file that is absent or not whole."""
+    try:
+        size = path.stat().st_size
+        if size > LARGEST_CHECKPOINT_BYTES:
+            raise CheckpointError(_damaged(path, f"{size} bytes are more than any checkpoint has"))
+        with safe_open(path, framework="pt") as file:
+            about = json.loads((file.metadata() or {})["state"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a mapping
+        state = _state(about, tensors)
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError, RequestError) as error:
+        raise CheckpointError(_damaged(path, f"{type(error).__name__}: {error}")) from error
+    return state
+
+
+def _points(grid: Sequence[float], steps: int) -> tuple[float, ...]:
+    """`grid` as plain numbers, checked."""
+    points = tuple(float(point) for point in grid)
+    grids.check(points)
+    if len(points) != steps + 1:
+        raise RequestError(f"{steps} steps on {len(points)} points: time grid: n steps have n + 1 points")
+    return points
+
+
+def _start(conditioning: Conditioning, noise: Tensor, time_grid: tuple[float, ...]) -> State:
+    """The state before the first step."""
+    shape = conditioning.latent_shape
+    if noise.dim() != 3 or noise.shape[1:] != shape[1:] or shape[0] not in (1, noise.shape[0]):
+        raise RequestError(
+            f"noise of shape {list(noise.shape)}: sampling: this song takes {list(shape)}, or a batch of it"
+        )
+    x_0 = noise.to(conditioning.all_new.device)
+    return State(x_0, torch.zeros_like(x_0), 0, time_grid, conditioning.hash)
+
+
+def _resumed(state: State, start: State) -> State:
+    """`state`, where it belongs to the run that would begin with `start`."""
+    if state.conditioning_hash != start.conditioning_hash:
+        raise CheckpointError("checkpoint of another song or model: resume: begin this song afresh")
+    if state.x_t.shape != start.x_t.shape:
+        raise CheckpointError(
+            f"checkpoint of shape {list(state.x_t.shape)} for {list(start.x_t.shape)}: resume: "
+            "begin this song afresh"
+        )
+    device = start.x_t.device
+    return replace(
+        state,
+        x_t=state.x_t.to(device),
+        velocity=state.velocity.to(device),
+        memory={name: tensor.to(device) for name, tensor in state.memory.items()},
+    )
+
+
+def _advance(
+    model: DiT, conditioning: Conditioning, state: State, solver: solvers.Solver, cfg: float
+) -> State:
+    """The state one solver step later."""
+
+    def velocity(t: Tensor, x_t: Tensor) -> Tensor:
+        modulation = model.modulation(t, conditioning.scalars)
+        p = model.velocity(x_t, modulation, conditioning.conditional)
+        if not guidance.is_on(cfg):
+            return p
+        return guidance.combine(p, model.velocity(x_t, modulation, conditioning.null), cfg)
+
+    t, t_next = state.time_grid[state.position : state.position + 2]
+    step = solver.step(velocity, state.x_t, t, t_next, state.memory)
+    return replace(
+        state,
+        x_t=step.x,
+        velocity=step.v,
+        memory=step.memory,
+        position=state.position + 1,
+        passes=state.passes + solver.evaluations * (2 if guidance.is_on(cfg) else 1),
+    )
+
+
+def _check_numbers(state: State) -> None:
+    where = f"step {state.step} of {state.steps}, t = {state.t:.3f}"
+    if not bool(torch.isfinite(state.x_t).all()):
+        raise NotFiniteError(f"NaN or infinity in the latent: {where}: use a safer precision, such as fp32")
+    if state.latent_std > LARGEST_STD:
+        raise RunawayError(
+            f"latent with a standard deviation of {state.latent_std:.3g} (a song has 1): {where}: "
+            "use a safer precision or less guidance"
+        )
+
+
+def _with_known(x_1: Tensor, conditioning: Conditioning, spans: Sequence[Span]) -> Tensor:
+    """x_1 in the spans, elsewhere the known latent itself."""
+    if conditioning.known is None:
+        return x_1
+    return torch.where(in_spans(conditioning, spans), x_1, conditioning.known)
+
+
+def _state(about: dict[str, object], tensors: dict[str, Tensor]) -> State:
+    """The state that a checkpoint's parts make. Raises ValueError, KeyError, TypeError or RequestError."""
+    if about["schema"] != CHECKPOINT_SCHEMA:
+        raise ValueError(f"schema {about['schema']}, not {CHECKPOINT_SCHEMA}")
+    position, time_grid, passes = about["position"], about["time_grid"], about["passes"]
+    if type(position) is not int or type(passes) is not int or not isinstance(time_grid, list):
+        raise TypeError("position, passes or time grid of another type")
+    time_grid = tuple(float(point) for point in time_grid)
+    grids.check(time_grid)
+    if not 0 <= position < len(time_grid):
+        raise ValueError(f"position {position} in a grid of {len(time_grid)} points")
+    x_t, velocity = tensors.pop("x_t"), tensors.pop("velocity")
+    if x_t.dim() != 3 or x_t.shape != velocity.shape or {x_t.dtype, velocity.dtype} != {torch.float32}:
+        raise ValueError(f"latents of shapes {list(x_t.shape)} and {list(velocity.shape)}, {x_t.dtype}")
+    return State(
+        x_t=x_t,
+        velocity=velocity,
+        position=position,
+        time_grid=time_grid,
+        conditioning_hash=str(about["conditioning_hash"]),
+        passes=passes,
+        memory={name.removeprefix("memory."): tensor for name, tensor in tensors.items()},
+    )
+
+
+def _replace_file(path: Path, data: bytes) -> None:
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        # Without this a power cut may undo the rename.
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _damaged(path: Path, why: str) -> str:
+    return f"checkpoint cannot be used ({why}): {path}: delete it; the song begins afresh"
