@@ -92,20 +92,19 @@ def check(audio: Audio, rate: int = SAMPLE_RATE) -> Checks:
 
 
 def normalise(audio: Audio, peak_dbfs: float = 0.0) -> Audio:
-    """audio scaled to this peak; sound too faint to scale comes back unchanged.
+    """audio scaled to this peak; all zeros come back unchanged.
 
     Raises NotFiniteError, where a plain division would make the whole song silent.
     """
     _refuse_not_finite(audio)
     peak = float(np.abs(audio).max(initial=0.0))
-    # Subnormal peaks would overflow the division; 2⁻¹²⁶ is the smallest normal float32.
-    if peak < np.finfo(np.float32).tiny:
+    if peak == 0:
         return audio
     return (audio / np.float32(peak) * np.float32(_amplitude(peak_dbfs))).astype(np.float32)
 
 
 def loudness(audio: Audio, rate: int = SAMPLE_RATE) -> float | None:
-    """Integrated loudness in LUFS (ITU-R BS.1770-4); None below one block of 0.4 s, or when all is gated away."""
+    """Integrated loudness in LUFS (ITU-R BS.1770-4); None below a block of 0.4 s or when all is gated."""
     import pyloudnorm  # scipy comes with it, half a second that reading a file does without
 
     meter = pyloudnorm.Meter(rate)

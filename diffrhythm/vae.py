@@ -248,8 +248,8 @@ class Vae(nn.Module):
             self.decoder = Decoder(config)
 
 
-def load_weights(vae: Vae, tensors: Mapping[str, Tensor]) -> Vae:
-    """vae with these tensors as its weights: not copied, so that a memory-mapped file stays mapped.
+def load_weights(vae: Vae, tensors: Mapping[str, Tensor]) -> None:
+    """Gives the VAE its weights, without a copy, so that memory-mapped ones stay so.
 
     Raises BundleError if any is missing, unknown or of another shape.
     """
@@ -262,7 +262,7 @@ def load_weights(vae: Vae, tensors: Mapping[str, Tensor]) -> Vae:
                 "the VAE file does not fit bundle.json; get the bundle again"
             )
     vae.load_state_dict(dict(tensors), assign=True)
-    return vae.requires_grad_(False).eval()
+    vae.requires_grad_(False).eval()
 
 
 def fold_weight_norm(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
