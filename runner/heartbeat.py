@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import time
@@ -99,7 +100,10 @@ class Pulse:
         self.progress()
 
     def progress(self, **changes: Any) -> Heartbeat:
-        """Say that something moved. Raises OSError (a full disk) to its caller: that song cannot go on."""
+        """Say that something moved. Raises OSError (a full disk) to its caller: that song cannot go on.
+
+        A number that is not finite goes out as None: the outcome, not the beat, tells of it.
+        """
         return self._send(progress_mono=time.monotonic(), **changes)
 
     def start(self) -> None:
@@ -120,7 +124,11 @@ class Pulse:
                 wall=time.time(),
                 alive_mono=time.monotonic(),
                 **usage,
-                **changes,
+                **{name: _finite(value) for name, value in changes.items()},
             )
             write_message(self._path, self._beat, durable=False)
             return self._beat
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -5,12 +5,12 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from runner.errors import LockedError, OutputError
+from runner.errors import LockedError, OutputError, RunnerError
 from runner.files import sync_folder
 
 
@@ -89,7 +89,7 @@ class SongFolder:
         """All attempts so far, oldest first."""
         folders = (self.folder / "attempts").glob("[0-9]*")
         return sorted(
-            (Attempt(path) for path in folders if path.name.isdigit()), key=lambda attempt: attempt.number
+            (Attempt(path) for path in folders if path.name.isdecimal()), key=lambda attempt: attempt.number
         )
 
     def new_attempt(self) -> Attempt:
@@ -157,3 +157,27 @@ class Outputs:
             yield
         finally:
             os.close(handle)
+
+
+def find(name: str, ids: Iterable[str]) -> str:
+    """The song that name means: "job/name", or the name alone where only one job has it.
+
+    Raises RunnerError for none or several, naming what it could have been.
+    """
+    known = list(ids)
+    if name in known:
+        return name
+    found = [id for id in known if id.rpartition("/")[2] == name]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise RunnerError(f"{name}: several songs have this name; say which: {', '.join(found)}")
+    raise RunnerError(f"{name}: no such song; {_nearest(name, known)}`runner status` lists them all")
+
+
+def _nearest(name: str, known: list[str]) -> str:
+    from difflib import get_close_matches  # only after a slip: it costs milliseconds
+
+    by_name = {id.rpartition("/")[2]: id for id in known}
+    near = get_close_matches(name, [*known, *by_name], n=1)
+    return f"did you mean {by_name.get(near[0], near[0])}? " if near else ""

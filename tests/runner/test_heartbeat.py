@@ -1,0 +1,124 @@
+"""Beats: what a child says, and whether it still lives."""
+
+from __future__ import annotations
+
+import math
+import os
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from runner import heartbeat
+from runner.files import read_message, write_json, write_message
+from runner.heartbeat import NoBeat, Pulse, own_usage, read, sender, sender_lives
+from runner.messages import Heartbeat
+
+
+def beat_in(path: Path) -> Heartbeat:
+    beat = read(path)
+    assert isinstance(beat, Heartbeat)
+    return beat
+
+
+@pytest.fixture
+def pulse(tmp_path: Path) -> Pulse:
+    return Pulse(tmp_path / "beat", song="night/rain", attempt=1, density=32)
+
+
+def test_the_first_beat_is_there_as_soon_as_the_pulse_is(tmp_path: Path, pulse: Pulse) -> None:
+    beat = beat_in(tmp_path / "beat")
+    assert (beat.song, beat.attempt, beat.phase, beat.density) == ("night/rain", 1, "load", 32)
+    assert sender(beat).pid == os.getpid()
+    assert beat.rss > 0
+
+
+def test_progress_moves_its_clock_and_keeps_what_was_said(tmp_path: Path, pulse: Pulse) -> None:
+    before = beat_in(tmp_path / "beat")
+    pulse.progress(phase="sample", step=1, steps=32, step_s=1.5)
+    pulse.progress(step=2)
+    after = beat_in(tmp_path / "beat")
+    assert (after.phase, after.step, after.steps, after.step_s) == ("sample", 2, 32, 1.5)
+    assert after.seq == before.seq + 2
+    assert after.progress_mono > before.progress_mono
+
+
+def test_alive_beats_go_on_without_progress(
+    tmp_path: Path, pulse: Pulse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(heartbeat, "ALIVE_EVERY_S", 0.01)
+    before = pulse.progress(step=5)
+    pulse.start()
+    while (after := beat_in(tmp_path / "beat")).seq < before.seq + 3:
+        time.sleep(0.01)
+    assert after.alive_mono > before.alive_mono
+    assert after.progress_mono == before.progress_mono
+    assert after.step == 5
+
+
+def test_numbers_that_are_not_finite_go_out_as_none(tmp_path: Path, pulse: Pulse) -> None:
+    pulse.progress(latent_std=math.nan, eta_s=math.inf, t=0.25)
+    pulse.progress(step=2)
+    beat = beat_in(tmp_path / "beat")
+    assert (beat.latent_std, beat.eta_s, beat.t, beat.step) == (None, None, 0.25, 2)
+
+
+def test_progress_tells_its_caller_of_a_disk_that_takes_nothing(tmp_path: Path, pulse: Pulse) -> None:
+    (tmp_path / "beat").unlink()
+    (tmp_path / "beat").mkdir()
+    with pytest.raises(OSError, match="beat"):
+        pulse.progress(step=1)
+
+
+def test_no_beat_says_why(tmp_path: Path) -> None:
+    path = tmp_path / "beat"
+    assert read(path) == NoBeat("no heartbeat yet")
+    path.write_text('{"schema": 1, "seq"')
+    assert str(path) in _reason(read(path))
+    write_json(path, {"schema": 9})
+    assert "schema 9" in _reason(read(path))
+    path.unlink()
+    path.mkdir()
+    assert str(path) in _reason(read(path))
+
+
+def _reason(beat: Heartbeat | NoBeat) -> str:
+    assert isinstance(beat, NoBeat)
+    return beat.reason
+
+
+def test_the_sender_lives_until_it_is_dead_even_if_its_pid_is_taken(tmp_path: Path) -> None:
+    code = (
+        "import sys, pathlib, runner.heartbeat as h;"
+        "h.Pulse(pathlib.Path(sys.argv[1]), song='a/b', attempt=1, density=1); print(); sys.stdin.read()"
+    )
+    path = tmp_path / "beat"
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as child:
+        assert child.stdout is not None
+        child.stdout.readline()
+        beat = beat_in(path)
+        assert beat.pid == child.pid
+        assert sender_lives(beat)
+        assert not sender_lives(replace(beat, pid_started=beat.pid_started + 1))
+        assert not sender_lives(replace(beat, boot_id="of another boot"))
+        child.kill()
+        child.wait()
+        assert not sender_lives(beat)
+
+
+def test_usage_grows_with_work() -> None:
+    before = own_usage()
+    while own_usage().cpu_s < before.cpu_s + 0.05:
+        sum(range(10_000))
+    assert own_usage().rss > 2**20
+
+
+def test_a_beat_survives_its_way_through_a_file(tmp_path: Path, pulse: Pulse) -> None:
+    beat = pulse.progress(note="bf16 on 2 threads — schnell")
+    write_message(tmp_path / "copy", beat)
+    assert read_message(tmp_path / "copy", Heartbeat) == beat
