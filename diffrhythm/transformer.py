@@ -244,7 +244,8 @@ class GlobalResponseNorm(nn.Module):
         """[b, t, channels] → [b, t, channels]."""
         loudness = torch.linalg.vector_norm(x, dim=1, keepdim=True)
         share = loudness / (loudness.mean(dim=-1, keepdim=True) + NORM_EPS)
-        return self.gamma * (x * share) + self.beta + x
+        out: Tensor = self.gamma * (x * share) + self.beta + x
+        return out
 
 
 class InputEmbedding(nn.Module):
