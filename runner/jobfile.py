@@ -111,12 +111,10 @@ class Defaults(_Keys):
         default=None,
         description="How it should not sound, in words; by default the model's own negative style.",
     )
-    duration: float = Field(
-        default=95.0,
-        gt=0,
-        le=3600,
-        allow_inf_nan=False,
-        description="Length in seconds: 95, or 96 to 285 with a -full model; 2 to 95 with the demo.",
+    duration: OrNone[Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)]] = Field(
+        default=None,
+        description="Length in seconds: 95, or 96 to 285 with a -full model, 2 to 95 with the demo; none: to "
+        "the end of the last line where the model can, else the model's length.",
     )
     seed: OrNone[Annotated[int, Field(ge=0, le=2**53 - 1)]] = Field(
         default=None,
@@ -151,8 +149,8 @@ class Defaults(_Keys):
         description="strict: every line is sung, a broken one is an error; published: as the published "
         "program reads lyrics, dropping the lines that it drops.",
     )
-    precision: Annotated[str, Field(min_length=1, max_length=40)] = Field(
-        default="auto", description="Arithmetic, such as fp32 or bf16; auto: what this processor is good at."
+    precision: Literal["auto", "fp32", "bf16", "int8"] = Field(
+        default="auto", description="Arithmetic of the model; auto: what this processor is good at."
     )
     format: Literal["wav", "flac", "mp3", "ogg"] = Field(default="wav", description="Kind of the sound file.")
     loudness: OrNone[Annotated[float, Field(ge=-60, le=-5)]] = Field(

@@ -52,7 +52,7 @@ class Song:
     style: str | None
     style_audio: Path | None
     negative_style: str | None
-    duration: float
+    duration: float | None
     seed: int | None
     take: int
     preset: str
@@ -349,7 +349,7 @@ def _is_inline(lyrics: str) -> bool:
 def _name_from_lyrics(source: _Source, at: KeyPath, lyrics: str | None) -> str:
     """The stem of the lyrics file in small letters, digits and hyphens; reported where that gives no name."""
     place = (*at, "name")
-    if source.is_wrong(place, (*at, "lyrics")):
+    if source.is_wrong(place) or (lyrics is None and source.is_wrong((*at, "lyrics"))):
         return ""
     if lyrics is None or _is_inline(lyrics):
         source.report(place, "is missing; name the song, for example harbour-lights")

@@ -69,6 +69,10 @@ def parse(text: str, path: Path) -> Document:
     return Document(value, builder.values, builder.keys)
 
 
+class _BoundError(yaml.MarkedYAMLError):
+    """YAML that is valid, and more than a job file needs."""
+
+
 class _StrictLoader(yaml.SafeLoader):
     """SafeLoader up to nodes, with YAML 1.2's rules for plain scalars and a bound on depth and aliases."""
 
@@ -92,7 +96,7 @@ class _StrictLoader(yaml.SafeLoader):
 
     def _refuse(self, problem: str) -> NoReturn:
         event = self.peek_event()  # type: ignore[no-untyped-call]
-        raise yaml.MarkedYAMLError(problem=problem, problem_mark=event.start_mark)
+        raise _BoundError(problem=problem, problem_mark=event.start_mark)
 
 
 _SCALARS = {
@@ -214,7 +218,9 @@ def _syntax(error: yaml.MarkedYAMLError, text: str, path: Path) -> Problem:
     lines = text.splitlines()
     source = lines[line - 1] if line <= len(lines) else ""
     what = error.problem or str(error)
-    if "'\\t'" in what:
+    if isinstance(error, _BoundError):
+        message = what
+    elif "'\\t'" in what:
         message = "a tab where YAML wants spaces; indent with spaces"
     elif re.search(r"\[\d+:\d", source):
         message = "lyrics between the keys; write `lyrics: |` and the lines below it, indented"
