@@ -80,7 +80,7 @@ def cpu_flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
 def apply(model: DiT, precision: str) -> DiT:
     """The same model, changed in place to calculate in `precision`; weights already in it are not copied.
 
-    Raises RequestError for an unknown precision, or a model in int8: what was rounded away does not come back.
+    Raises RequestError for an unknown precision, or a model in int8: what was rounded off does not come back.
     """
     if _is_int8(model):
         raise RequestError(f"precision {precision}: this model is int8 already: load its weights again")
