@@ -6,6 +6,7 @@
     │   └── TextFileError       a text file of the user's that cannot be read
     ├── LockedError             exit 75: another batch holds the output folder
     ├── OutputError             the output folder cannot be written
+    ├── CheckError              the child that checks a batch beforehand has itself failed
     └── ForeignFileError        a state file that is torn, of a newer version, or not ours
 
 Messages have three parts: what is wrong, where, what to do.
@@ -64,6 +65,10 @@ class LockedError(RunnerError):
 
 class OutputError(RunnerError):
     """The output folder cannot be written."""
+
+
+class CheckError(RunnerError):
+    """The child that checks a batch before it starts has itself failed."""
 
 
 class ForeignFileError(RunnerError):

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import json
 import os
+import reprlib
+import sys
 import tempfile
-from dataclasses import asdict
+from collections.abc import Hashable
+from dataclasses import asdict, is_dataclass
 from functools import cache
 from pathlib import Path
 from types import UnionType
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, NoReturn, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from runner.errors import ForeignFileError
-from runner.messages import SCHEMA, Batch, Heartbeat, Outcome, QueuedSong, SongRequest
+from runner.messages import SCHEMA, Batch, Check, Heartbeat, Outcome, SongRequest
 
-Message = TypeVar("Message", SongRequest, Heartbeat, Outcome, Batch)
+Message = TypeVar("Message", SongRequest, Heartbeat, Outcome, Batch, Check)
 Built = TypeVar("Built")
 
-# A message holds a few kilobytes, a request its lyrics (up to 1 MiB), a batch its queue.
-MAX_BYTES = 16 * 2**20
+# A message holds a few kilobytes, a request its lyrics (up to 1 MiB), a batch its queue and, to be checked,
+# all of its lyrics.
+MAX_BYTES = 64 * 2**20
 
 
 def write_json(path: Path, content: dict[str, Any], *, durable: bool = True) -> None:
@@ -62,7 +66,7 @@ def read_json(path: Path) -> dict[str, Any]:
     if len(content) > MAX_BYTES:
         raise ForeignFileError(f"{path}: larger than {MAX_BYTES >> 20} MiB; it is not one of ours, remove it")
     try:
-        value = json.loads(content)
+        value = json.loads(content, parse_constant=_refuse)
     except (ValueError, RecursionError) as error:
         raise ForeignFileError(f"{path}: not readable as JSON ({error}); remove it") from error
     if not isinstance(value, dict):
@@ -70,8 +74,12 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is no JSON")
+
+
 def write_message(
-    path: Path, message: SongRequest | Heartbeat | Outcome | Batch, *, durable: bool = True
+    path: Path, message: SongRequest | Heartbeat | Outcome | Batch | Check, *, durable: bool = True
 ) -> None:
     write_json(path, asdict(message), durable=durable)
 
@@ -84,27 +92,36 @@ def read_message(path: Path, kind: type[Message]) -> Message:
     content = read_json(path)
     if content.get("schema") != SCHEMA:
         raise ForeignFileError(
-            f"{path}: schema {content.get('schema')!r}, this version reads {SCHEMA}; use the version that wrote it"
+            f"{path}: schema {content.get('schema')!r}, this version reads {SCHEMA}; "
+            "use the version that wrote it"
         )
     try:
-        if kind is Batch:
-            content["songs"] = [_build(QueuedSong, song) for song in content["songs"]]
         return _build(kind, content)
-    except (TypeError, KeyError) as error:
+    except TypeError as error:
         raise ForeignFileError(f"{path}: not a {kind.__name__} ({error}); remove it") from error
 
 
-def _build(kind: type[Built], content: dict[str, Any]) -> Built:
+def _build(kind: type[Built], content: object) -> Built:
     """A kind from its fields in content; surplus keys are left out, wrong types are a TypeError."""
-    hints = _hints(kind)
-    for name, value in content.items():
-        if name in hints and not _fits(value, hints[name]):
-            raise TypeError(f"{name} is {value!r}")
-    return kind(**{name: value for name, value in content.items() if name in hints})
+    if not isinstance(content, dict):
+        raise TypeError(f"{kind.__name__} is {reprlib.repr(content)}")
+    hints = _hints(cast(Hashable, kind))
+    return kind(
+        **{name: _field(name, value, hints[name]) for name, value in content.items() if name in hints}
+    )
+
+
+def _field(name: str, value: object, hint: Any) -> object:
+    """The value of a field, its dataclasses built if it is a list of them."""
+    if not _fits(value, hint):
+        raise TypeError(f"{name} is {reprlib.repr(value)}")
+    if isinstance(value, list) and is_dataclass(kind := get_args(hint)[0]) and isinstance(kind, type):
+        return [_build(kind, part) for part in value]
+    return value
 
 
 @cache
-def _hints(kind: type) -> dict[str, Any]:
+def _hints(kind: Hashable) -> dict[str, Any]:
     return get_type_hints(kind)
 
 
@@ -117,5 +134,7 @@ def _fits(value: object, hint: Any) -> bool:
     if get_origin(hint) is Literal:
         return value in get_args(hint)
     if hint in (int, float):
-        return isinstance(value, int if hint is int else int | float) and not isinstance(value, bool)
+        kinds = int if hint is int else int | float
+        # JSON can spell numbers that no float holds (1e999), and arithmetic on those raises.
+        return isinstance(value, kinds) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
     return isinstance(value, get_origin(hint) or hint)

@@ -37,12 +37,15 @@ FREE_CAUSES: frozenset[Cause] = frozenset({"interrupted", "lost"})
 class SongRequest:
     """What one attempt at a song is asked to do; all paths are absolute.
 
-    steps is what the user asked for, density what this attempt may still afford: solver steps over the
-    whole of [0, 1]. estimate: decode the checkpoint's estimate of the song's end instead of sampling on.
+    series is the number of the attempt with which this making of the song began: what is older belongs to
+    another request, or to one that has failed. steps is what the user asked for, density what this attempt
+    may still afford: solver steps over the whole of [0, 1]. estimate: decode the checkpoint's estimate of
+    the song's end instead of sampling on.
     """
 
     song: str  # "<job>/<name>"
     attempt: int
+    series: int
     fingerprint: str
     model: str
     lyrics: str | None
@@ -146,4 +149,53 @@ class Batch:
     finished_wall: float | None
     workers: int
     songs: list[QueuedSong]
+    schema: int = SCHEMA
+
+
+@dataclass(frozen=True, slots=True)
+class SongQuestion:
+    """What the check child has to know of a song to say whether, and how, it can be made."""
+
+    song: str
+    model: str
+    lyrics: str | None
+    lyrics_source: str
+    style: str | None
+    style_audio: str | None
+    duration: float | None
+    preset: str
+    steps: int | None
+    cfg: float | None
+    sampler: str | None
+    language: str
+    lyrics_compat: str
+    precision: str
+
+
+@dataclass(frozen=True, slots=True)
+class SongAnswer:
+    """How a song will be made: everything open in the question is decided. problems: why it can't be made.
+
+    model_hash: of the bundle's files. choice: why these steps and guidance, in words for people.
+    """
+
+    song: str
+    problems: list[str]
+    warnings: list[str]
+    duration: float = 0.0
+    steps: int = 0
+    cfg: float = 0.0
+    sampler: str = "euler"
+    precision: str = "fp32"
+    model_hash: str = ""
+    demo: bool = False
+    choice: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """All questions of a batch, then all answers, in the same order."""
+
+    questions: list[SongQuestion]
+    answers: list[SongAnswer]
     schema: int = SCHEMA

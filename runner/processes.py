@@ -5,6 +5,7 @@ Linux only: /proc, process groups, the parent-death signal.
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import os
 import resource
@@ -138,26 +139,38 @@ def tree(leader: Identity, mark: str) -> list[Identity]:
     return list(members.union(marked(mark)))
 
 
-def signal_tree(members: Iterable[Identity], number: signal.Signals) -> None:
+def signal_all(members: Iterable[Identity], number: signal.Signals) -> None:
     for who in members:
         if is_alive(who):
             with suppress(ProcessLookupError, PermissionError):
                 os.kill(who.pid, number)
 
 
-def kill_all(find: Callable[[], list[Identity]], *, timeout_s: float = 10.0) -> list[Identity]:
-    """SIGKILL whatever find() finds, again and again, until it finds nothing; the survivors, if any.
+async def end_tree(
+    find: Callable[[], list[Identity]], *, grace_s: float, kill_s: float = 10.0
+) -> list[Identity]:
+    """End whatever find() finds: SIGTERM, grace_s, then SIGKILL until nothing is left; the survivors, if any.
 
-    Again and again, because a process may fork while it is being looked for. A survivor hangs in the
-    kernel (state D): it takes its death when the system call ends.
+    Again and again, because a process may fork while it is being looked for. Whoever was seen once is
+    pursued even when it has meanwhile left the group. A survivor hangs in the kernel (state D): it takes
+    its death when the system call ends.
     """
-    end = time.monotonic() + timeout_s
-    while members := find():
-        if time.monotonic() > end:
-            return members
-        signal_tree(members, signal.SIGKILL)
-        time.sleep(0.01)
-    return []
+    known = set(find())
+    signal_all(known, signal.SIGTERM)
+    signal_all(known, signal.SIGCONT)  # a stopped process would not notice
+    end = time.monotonic() + grace_s
+    while (left := _living(known, find)) and time.monotonic() < end:
+        await asyncio.sleep(0.02)
+    end = time.monotonic() + kill_s
+    while (left := _living(known, find)) and time.monotonic() < end:
+        signal_all(left, signal.SIGKILL)
+        await asyncio.sleep(0.02)
+    return left
+
+
+def _living(known: set[Identity], find: Callable[[], list[Identity]]) -> list[Identity]:
+    known.update(find())
+    return [who for who in known if is_alive(who)]
 
 
 def reap_adopted(own: set[int]) -> None:
@@ -189,4 +202,4 @@ def _stat(pid: int) -> _Stat | None:
 
 
 def _pids() -> list[int]:
-    return [int(name) for name in os.listdir("/proc") if name.isdigit()]
+    return [int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()]

@@ -1,0 +1,205 @@
+"""One batch: hold the outputs, skip what is done, make the rest side by side, say how it ended."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+
+from runner import manifest, probes, processes
+from runner.files import write_message
+from runner.messages import Batch, QueuedSong, SongState
+from runner.songfolder import Outputs
+from runner.supervise import House, Job, supervise
+
+# What one song on the CPU needs at the least, to choose how many fit: weights shared or not, one
+# transformer pass and one decoded chunk of the full-size model in bf16.
+SONG_BYTES = 4 * 2**30
+# One song uses eight cores well; more are better spent on a second song.
+SONG_CORES = 8
+VIEW_EVERY_S = 1.0
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """workers: songs at once; None: by cores and memory. force: make all anew, with new seeds.
+
+    redo_degraded: make those anew that had fewer steps than asked.
+    """
+
+    workers: int | None = None
+    force: bool = False
+    redo_degraded: bool = False
+    strict: bool = False
+
+
+@dataclass(slots=True)
+class _Board:
+    """How every song of this batch stands; each change goes to batch.json."""
+
+    outputs: Outputs
+    head: Batch
+    songs: dict[str, QueuedSong] = field(default_factory=dict)
+    problem: str = ""
+
+    def put(self, song: QueuedSong) -> None:
+        self.songs[song.song] = song
+        self.write()
+
+    def write(self, *, finished: float | None = None) -> None:
+        """A full disk must not end the batch: a running song may finish, the next change tries again."""
+        try:
+            write_message(
+                self.outputs.batch,
+                replace(self.head, songs=list(self.songs.values()), finished_wall=finished),
+            )
+            self.problem = ""
+        except OSError as error:
+            self.problem = (
+                f"{self.outputs.batch}: {error.strerror}; make room, then run the same command again"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a batch ended: every song's final state, the signal that stopped it, trouble with its own files."""
+
+    songs: tuple[QueuedSong, ...]
+    stopped_by: int | None = None
+    problem: str = ""
+
+    def exit_code(self, *, strict: bool) -> int:
+        states = {song.state for song in self.songs}
+        if self.stopped_by is not None:
+            return 128 + self.stopped_by
+        bad: set[SongState] = {"failed", "interrupted", *(("degraded", "left") if strict else ())}
+        return 1 if states & bad or self.problem else 0
+
+
+def default_workers(*, cores: int, available: int | None) -> int:
+    """How many songs at once: one for every SONG_CORES cores, as many as the memory holds, at least one."""
+    by_memory = cores if available is None else available // SONG_BYTES
+    return max(1, min(cores // SONG_CORES, by_memory))
+
+
+def run(
+    jobs: Sequence[Job],
+    outputs: Outputs,
+    options: Options,
+    *,
+    show: Callable[[], None],
+    house: House | None = None,
+) -> Ended:
+    """Make all songs of jobs that are not made yet. show() is called about once a second.
+
+    Raises LockedError or OutputError before anything is started.
+    """
+    with outputs.locked():
+        return asyncio.run(_run(jobs, outputs, options, show, house))
+
+
+async def _run(
+    jobs: Sequence[Job], outputs: Outputs, options: Options, show: Callable[[], None], house: House | None
+) -> Ended:
+    me = processes.identity(os.getpid())
+    assert me is not None
+    workers = options.workers or default_workers(
+        cores=os.cpu_count() or 1, available=probes.available_bytes()
+    )
+    processes.adopt_orphans()
+    house = replace(house or House(mark=""), mark=f"{outputs.folder.resolve()}|{me.pid}.{me.started}")
+    # The lock is ours, so whatever carries the mark of these outputs was left by a parent that is dead.
+    await processes.end_tree(lambda: processes.marked(f"{outputs.folder.resolve()}|"), grace_s=0.0)
+    head = Batch(me.pid, me.started, me.boot_id, time.time(), None, workers, [])
+    board = _Board(outputs, head)
+    queue = _fill(jobs, outputs, options, board)
+    board.write()
+    with _signals(house) as received:
+        makers = [asyncio.create_task(_make(queue, outputs, house, board, options)) for _ in range(workers)]
+        await _watch(makers, show)
+    await processes.end_tree(lambda: processes.marked(house.mark), grace_s=0.0)
+    _close(board)
+    return Ended(tuple(board.songs.values()), received[0] if received else None, board.problem)
+
+
+def _fill(jobs: Sequence[Job], outputs: Outputs, options: Options, board: _Board) -> deque[Job]:
+    """Every song on the board; those that still have to be made in the queue."""
+    threads = max(1, (os.cpu_count() or 1) // min(board.head.workers, max(1, len(jobs))))
+    queue: deque[Job] = deque()
+    for job in jobs:
+        id = job.song.id
+        done = None if options.force else manifest.finished(outputs.song(id), job.fingerprint)
+        if done is not None and not (done["state"] == "degraded" and options.redo_degraded):
+            file = str(outputs.song(id).folder / done["file"])
+            board.songs[id] = QueuedSong(id, done["state"], note="made earlier", file=file)
+            continue
+        board.songs[id] = QueuedSong(id, "queued")
+        queue.append(replace(job, song=replace(job.song, threads=job.song.threads or threads)))
+    return queue
+
+
+async def _make(queue: deque[Job], outputs: Outputs, house: House, board: _Board, options: Options) -> None:
+    """Take songs from the queue until it is empty or the batch is to end."""
+    while queue and not house.stopping.is_set():
+        job = queue.popleft()
+        folder = outputs.song(job.song.id)
+        anew = options.force or (options.redo_degraded and folder.manifest.exists())
+        try:
+            folder.folder.mkdir(parents=True, exist_ok=True)
+            ended = await supervise(job, folder, house, board.put, anew=anew)
+        except OSError as error:
+            place = error.filename or folder.folder
+            words = f"{error.strerror or error}: {place}; make room or choose another --out"
+            ended = QueuedSong(job.song.id, "failed", note=words)
+        board.put(ended)
+
+
+async def _watch(makers: Sequence[asyncio.Task[None]], show: Callable[[], None]) -> None:
+    """Show how the batch stands until all makers have ended; a defect in one of them ends the batch."""
+    try:
+        while True:
+            show()
+            finished, running = await asyncio.wait(makers, timeout=VIEW_EVERY_S)
+            for task in finished:
+                task.result()
+            if not running:
+                show()
+                return
+    finally:
+        for task in makers:
+            task.cancel()
+        await asyncio.gather(*makers, return_exceptions=True)
+
+
+def _close(board: _Board) -> None:
+    for id, song in board.songs.items():
+        if song.state in ("queued", "running"):
+            board.songs[id] = replace(song, state="left" if song.state == "queued" else "interrupted")
+    board.write(finished=time.time())
+
+
+@contextmanager
+def _signals(house: House) -> Iterator[list[int]]:
+    """The signals received: the first ends the batch, the second ends it without grace."""
+    received: list[int] = []
+
+    def receive(number: int) -> None:
+        received.append(number)
+        house.stopping.set()
+        if len(received) > 1:
+            house.hurry.set()
+
+    loop = asyncio.get_running_loop()
+    for number in SIGNALS:
+        loop.add_signal_handler(number, receive, number)
+    try:
+        yield received
+    finally:
+        for number in SIGNALS:
+            loop.remove_signal_handler(number)

@@ -1,0 +1,96 @@
+"""Ask a short-lived child whether, and how, every song of a batch can be made, before the first one starts.
+
+So the parent never loads a model, and a broken bundle or espeak costs seconds, not the night.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from runner import processes
+from runner.errors import CheckError, ForeignFileError, Problem, SpecError
+from runner.files import read_message, write_message
+from runner.messages import Check, SongAnswer, SongQuestion
+from runner.spec import Song
+
+WORKER = (sys.executable, "-m", "runner.worker", "check")
+# Building the demo bundle or hashing a large one on a slow disk takes a while; a hang is longer.
+TIMEOUT_S = 600.0
+
+
+def check(songs: Sequence[Song], *, worker: Sequence[str] = WORKER) -> list[SongAnswer]:
+    """One answer per song, in order.
+
+    Raises SpecError with every problem of every song, CheckError if the child itself fails.
+    """
+    answers = _ask(songs, worker)
+    problems = [
+        Problem(message, song.path, song.line, 1) if song.path else Problem(message)
+        for song, answer in zip(songs, answers, strict=True)
+        for message in answer.problems
+    ]
+    if problems:
+        raise SpecError(list(dict.fromkeys(problems)))
+    return answers
+
+
+def _ask(songs: Sequence[Song], worker: Sequence[str]) -> list[SongAnswer]:
+    with tempfile.TemporaryDirectory(prefix="runner-check-") as name:
+        paper, log = Path(name, "check.json"), Path(name, "worker.log")
+        write_message(paper, Check([_question(song) for song in songs], []), durable=False)
+        exit_code = _run([*worker, str(paper)], log)
+        if exit_code != 0:
+            raise CheckError(_words(exit_code, log))
+        try:
+            answers = read_message(paper, Check).answers
+        except (OSError, ForeignFileError) as error:
+            raise CheckError(f"the check of this batch left no answer ({error}); run it again") from error
+    if [answer.song for answer in answers] != [song.id for song in songs]:
+        raise CheckError("the check of this batch answered for other songs; run it again")
+    return answers
+
+
+def _run(command: list[str], log: Path) -> int | None:
+    """Exit code of the child; None if it had to be killed for taking too long."""
+    cores = os.cpu_count() or 1
+    process = processes.spawn(
+        command, log=log, mark=f"check|{os.getpid()}", limits=processes.Limits(threads=cores, nice=0), env={}
+    )
+    try:
+        return process.wait(TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        return None
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _words(exit_code: int | None, log: Path) -> str:
+    if exit_code is None:
+        return f"the check of this batch took longer than {TIMEOUT_S:.0f} s; see whether the disk is well"
+    lines = log.read_text(errors="replace").strip().splitlines() or ["it said nothing"]
+    return f"the check of this batch ended with exit code {exit_code}: {lines[-1]}; try `make setup` again"
+
+
+def _question(song: Song) -> SongQuestion:
+    return SongQuestion(
+        song=song.id,
+        model=song.model,
+        lyrics=song.lyrics,
+        lyrics_source=song.lyrics_source,
+        style=song.style,
+        style_audio=str(song.style_audio) if song.style_audio else None,
+        duration=song.duration,
+        preset=song.preset,
+        steps=song.steps,
+        cfg=song.cfg,
+        sampler=song.sampler,
+        language=song.language,
+        lyrics_compat=song.lyrics_compat,
+        precision=song.precision,
+    )

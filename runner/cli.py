@@ -1,0 +1,263 @@
+"""The command line: parse, call, print. Data goes to stdout, everything else to stderr."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from runner import __version__
+from runner.errors import RunnerError
+
+if TYPE_CHECKING:
+    from runner.spec import Song
+
+app = typer.Typer(
+    name="runner",
+    help="Makes DiffRhythm songs overnight: one watched process per song, nothing lost.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Out = Annotated[Path, typer.Option("--out", help="Folder of the results.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing unless something went wrong.")]
+Strict = Annotated[
+    bool, typer.Option("--strict", help="Exit 1 also for a song made with fewer steps than asked.")
+]
+Files = Annotated[list[Path], typer.Argument(help="Job files.", metavar="JOB.yaml …", show_default=False)]
+SongName = Annotated[str, typer.Argument(help="<job>/<name>, or the name alone where it is unique.")]
+MaybeSong = Annotated[str | None, typer.Argument(help="<job>/<name>, or the name alone where it is unique.")]
+Preset = Annotated[str | None, typer.Option(help="auto, preview, draft, standard, high, max or reference.")]
+Steps = Annotated[int | None, typer.Option(help="Solver steps, in place of the preset's.")]
+Cfg = Annotated[float | None, typer.Option(help="Guidance, in place of the preset's.")]
+Timeout = Annotated[str | None, typer.Option(help="Time of one attempt, such as 40m.")]
+Attempts = Annotated[int | None, typer.Option(help="Attempts that a song may use.")]
+Precision = Annotated[str | None, typer.Option(help="Arithmetic: auto, fp32, bf16 or int8.")]
+Format = Annotated[str | None, typer.Option(help="wav, flac, mp3 or ogg.")]
+Foresight = Annotated[
+    bool | None,
+    typer.Option("--foresight/--no-foresight", help="Take fewer steps at once where time would run out."),
+]
+Force = Annotated[bool, typer.Option("--force", help="Make everything anew, with new seeds.")]
+Redo = Annotated[
+    bool, typer.Option("--redo-degraded", help="Make songs anew that had fewer steps than asked.")
+]
+
+
+@app.command(epilog="Example: runner batch jobs/*.yaml --timeout 30m")
+def batch(
+    files: Files,
+    out: Out = Path("outputs"),
+    workers: Annotated[
+        int | None, typer.Option(min=1, max=64, help="Songs at once; by default from cores and memory.")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="Model or bundle, in place of the files'.")] = None,
+    preset: Preset = None,
+    steps: Steps = None,
+    cfg: Cfg = None,
+    timeout: Timeout = None,
+    attempts: Attempts = None,
+    precision: Precision = None,
+    format: Format = None,
+    foresight: Foresight = None,
+    force_options: Annotated[
+        bool, typer.Option("--force-options", help="Options stand above a song's own keys, too.")
+    ] = False,
+    force: Force = False,
+    redo_degraded: Redo = False,
+    strict: Strict = False,
+    quiet: Quiet = False,
+) -> None:
+    """Make all songs of the job files, each in its own watched process.
+
+    What is already made is skipped, what was interrupted goes on where it was.
+    """
+    from runner.batch import Options
+    from runner.spec import Overrides, load
+
+    settings = {
+        "preset": preset,
+        "steps": steps,
+        "cfg": cfg,
+        "timeout": timeout,
+        "attempts": attempts,
+        "precision": precision,
+        "format": format,
+        "foresight": foresight,
+    }
+    songs = load(files, Overrides(settings, model=model, force=force_options))
+    _make(songs, out, Options(workers, force, redo_degraded, strict), quiet=quiet)
+
+
+@app.command(epilog='Example: runner sing --lyrics song.lrc --style "pop song" --duration 95')
+def sing(
+    lyrics: Annotated[
+        str | None, typer.Option(help="Timed lyrics (.lrc), or the lines themselves; without: instrumental.")
+    ] = None,
+    style: Annotated[str | None, typer.Option(help="How it should sound, in words.")] = None,
+    style_audio: Annotated[
+        str | None, typer.Option(help="A clip of at least 10 s, in place of --style.")
+    ] = None,
+    duration: Annotated[float | None, typer.Option(help="Seconds.")] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Name of its folder; by default the lyrics file's.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Number that the noise is drawn from.")] = None,
+    model: Annotated[str, typer.Option(help="Model, or the path of a bundle.")] = "demo",
+    preset: Preset = None,
+    steps: Steps = None,
+    cfg: Cfg = None,
+    timeout: Timeout = None,
+    attempts: Attempts = None,
+    precision: Precision = None,
+    format: Format = None,
+    foresight: Foresight = None,
+    out: Out = Path("outputs"),
+    force: Force = False,
+    redo_degraded: Redo = False,
+    strict: Strict = False,
+    quiet: Quiet = False,
+) -> None:
+    """Make one song without a job file, supervised the same."""
+    from runner.batch import Options
+    from runner.spec import single
+
+    settings: Mapping[str, Any] = {
+        "lyrics": lyrics,
+        "style": style,
+        "style_audio": style_audio,
+        "duration": duration,
+        "name": name,
+        "seed": seed,
+        "preset": preset,
+        "steps": steps,
+        "cfg": cfg,
+        "timeout": timeout,
+        "attempts": attempts,
+        "precision": precision,
+        "format": format,
+        "foresight": foresight,
+    }
+    song = single(settings, model=model)
+    _make([song], out, Options(1, force, redo_degraded, strict), quiet=quiet)
+
+
+@app.command(epilog="Example: runner check jobs/*.yaml")
+def check(files: Files) -> None:
+    """Say whether the job files can be made, and how, without making anything."""
+    from runner.check import check as ask
+    from runner.spec import load
+
+    songs = load(files)
+    for song, answer in zip(songs, ask(songs), strict=True):
+        typer.echo(f"{song.id}: {answer.duration:g} s, {answer.choice}, {answer.precision}")
+        _warn(song, answer.warnings)
+
+
+@app.command(epilog="Example: runner status --watch")
+def status(
+    song: MaybeSong = None,
+    out: Out = Path("outputs"),
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Refresh until the batch ends.")] = False,
+) -> None:
+    """Show how every song stands, from the files in the results' folder alone."""
+    from runner.songfolder import Outputs
+    from runner.status import show
+
+    raise typer.Exit(show(Outputs(out), json=json, watch=watch, song=song))
+
+
+@app.command(epilog="Example: runner logs harbour-lights -f")
+def logs(
+    song: SongName,
+    out: Out = Path("outputs"),
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the song ends.")] = False,
+    attempt: Annotated[int | None, typer.Option(min=1, help="An earlier attempt's.")] = None,
+) -> None:
+    """Print what a song's newest attempt has said."""
+    from runner.logs import show
+    from runner.songfolder import Outputs
+
+    raise typer.Exit(show(Outputs(out), song, follow=follow, attempt=attempt))
+
+
+@app.command(epilog="Example: runner stop")
+def stop(song: MaybeSong = None, out: Out = Path("outputs")) -> None:
+    """Stop the batch, or one song of it; the same command goes on later where it was."""
+    from runner.songfolder import Outputs
+    from runner.stop import stop as end
+
+    raise typer.Exit(end(Outputs(out), song))
+
+
+@app.command(epilog="Example: runner schema > job.schema.json")
+def schema() -> None:
+    """Print the JSON Schema of a job file, for editors."""
+    import json
+
+    from runner.spec import json_schema
+
+    typer.echo(json.dumps(json_schema(), indent=2, ensure_ascii=False))
+
+
+@app.callback(invoke_without_command=True)
+def _top(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False,
+) -> None:
+    if version:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+def _make(songs: list[Song], out: Path, options: Any, *, quiet: bool) -> None:
+    from runner import manifest, view
+    from runner.batch import run
+    from runner.check import check as ask
+    from runner.songfolder import Outputs
+    from runner.supervise import Job
+
+    answers = ask(songs)
+    if not quiet:
+        for choice in dict.fromkeys(answer.choice for answer in answers):
+            typer.echo(choice, err=True)
+    for song, answer in zip(songs, answers, strict=True):
+        _warn(song, answer.warnings)
+    jobs = [
+        Job(song, answer, manifest.fingerprint(song, answer))
+        for song, answer in zip(songs, answers, strict=True)
+    ]
+    outputs = Outputs(out)
+    with view.live(outputs, quiet=quiet) as show:
+        ended = run(jobs, outputs, options, show=show)
+    exit_code = ended.exit_code(strict=options.strict)
+    if not quiet or exit_code:
+        view.summary(outputs)
+    if ended.problem:
+        typer.echo(ended.problem, err=True)
+    if ended.stopped_by is not None:
+        typer.echo("stopped; the same command goes on where it was", err=True)
+    raise typer.Exit(exit_code)
+
+
+def _warn(song: Song, warnings: list[str]) -> None:
+    for warning in warnings:
+        typer.echo(f"{song.id}: {warning}", err=True)
+
+
+def main() -> None:
+    """The console script. An error of ours is one line (or one a problem) on stderr and its exit code."""
+    try:
+        app()
+    except RunnerError as error:
+        typer.echo(str(error), err=True)
+        sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,28 @@
+"""Foresight: a child that knows its own pace makes the rest of its grid fit the time it has. Pure."""
+
+from __future__ import annotations
+
+from runner.verdict import MIN_DENSITY
+
+# After so many measured steps the pace is trusted; the first is often slower (cold caches).
+MEASURED_STEPS = 2
+# Decoding and writing have to fit, too: on two cores the decoder takes 0.25 to 1 s for each second of
+# sound and the transformer many times that, so a tenth of the attempt's time is ample.
+RESERVE = 0.1
+
+
+def steps_that_fit(
+    *, step_s: float, elapsed_s: float, timeout_s: float, remaining: int, t: float
+) -> int | None:
+    """How many of the remaining steps to keep so that the song ends in time; None: all of them fit.
+
+    step_s: this song's measured seconds a step. Never fewer than the floor of MIN_DENSITY steps over
+    [0, 1] leaves for what remains after t, and at least one.
+    """
+    left_s = timeout_s * (1 - RESERVE) - elapsed_s
+    fitting = max(0, int(left_s / step_s)) if step_s > 0 else remaining
+    if fitting >= remaining:
+        return None
+    floor = max(1, round((1 - t) * MIN_DENSITY))
+    kept = max(floor, fitting)
+    return kept if kept < remaining else None

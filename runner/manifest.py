@@ -1,0 +1,99 @@
+"""What was asked, as a fingerprint; what was made, as song.json; and whether the one is the other."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from runner import __version__
+from runner.errors import ForeignFileError
+from runner.files import read_json, write_json
+from runner.messages import Outcome, SongAnswer, SongRequest
+from runner.songfolder import SongFolder
+from runner.spec import Song
+
+SCHEMA = 1
+
+
+def fingerprint(song: Song, answer: SongAnswer) -> str:
+    """SHA-256 of what was asked: content, not paths; not the machine, the arithmetic or our version.
+
+    A seed that was not asked for is none here: the one drawn belongs to the making.
+    """
+    asked = {
+        "model": answer.model_hash,
+        "lyrics": song.lyrics,
+        "style": song.style,
+        "style_audio": sha256(song.style_audio) if song.style_audio else None,
+        "negative_style": song.negative_style,
+        "duration": answer.duration,
+        "seed": song.seed,
+        "steps": answer.steps,
+        "cfg": answer.cfg,
+        "sampler": answer.sampler,
+        "language": song.language,
+        "lyrics_compat": song.lyrics_compat,
+        "format": song.format,
+        "loudness": song.loudness,
+        "take": song.take,
+    }
+    return hashlib.sha256(json.dumps(asked, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write(
+    folder: SongFolder, request: SongRequest, answer: SongAnswer, outcomes: list[Outcome], sound: Path
+) -> dict[str, Any]:
+    """Write song.json for a sound that already has its final name; the manifest is what makes it done."""
+    last = outcomes[-1]
+    content: dict[str, Any] = {
+        "schema": SCHEMA,
+        "song": folder.id,
+        "state": "degraded" if last.song.get("degraded") else "done",
+        "degraded": last.song.get("degraded"),
+        "file": sound.name,
+        "sha256": sha256(sound),
+        "demo": answer.demo,
+        "seed": request.seed,
+        "fingerprint": request.fingerprint,
+        "model_hash": answer.model_hash,
+        "request": asdict(request),
+        "attempts": [
+            {
+                key: value
+                for key, value in asdict(outcome).items()
+                if key not in ("song", "evidence", "schema")
+            }
+            for outcome in outcomes
+        ],
+        "seconds": round(sum(outcome.elapsed_s for outcome in outcomes), 3),
+        "peak_rss": max(outcome.peak_rss for outcome in outcomes),
+        "peak_swap": max(outcome.peak_swap for outcome in outcomes),
+        **{key: value for key, value in last.song.items() if key not in ("degraded", "file")},
+        "runner": __version__,
+        "machine": {"system": platform.platform(), "python": platform.python_version()},
+        "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    }
+    write_json(folder.manifest, content)
+    return content
+
+
+def finished(folder: SongFolder, fingerprint: str) -> dict[str, Any] | None:
+    """The manifest of a song that was made as asked and whose sound is intact; else None."""
+    try:
+        content = read_json(folder.manifest)
+        sound = folder.folder / Path(content["file"]).name
+        if content["fingerprint"] == fingerprint and content["sha256"] == sha256(sound):
+            return content
+    except (OSError, ForeignFileError, KeyError, TypeError):
+        return None
+    return None

@@ -1,0 +1,108 @@
+"""What a song's folder tells of the making of a song so far, and of its attempts' ends."""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from runner.errors import ForeignFileError
+from runner.files import read_json, read_message
+from runner.messages import Outcome, SongRequest
+from runner.songfolder import Attempt, SongFolder
+from runner.verdict import End
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """What the folder tells of this making of the song: its attempts so far, oldest first."""
+
+    series: int | None = None
+    seed: int | None = None
+    outcomes: tuple[Outcome, ...] = ()
+    ends: tuple[End, ...] = ()
+    checkpoint: Path | None = None
+    request: SongRequest | None = None
+    attempt: Attempt | None = None  # the newest
+
+
+def recall(folder: SongFolder, fingerprint: str) -> Past:
+    """The attempts that belong to this request and have not failed for good."""
+    attempts = folder.attempts()
+    requests = {attempt.number: request for attempt in attempts if (request := _request(attempt)) is not None}
+    if not requests:
+        return Past()
+    newest = requests[max(requests)]
+    if newest.fingerprint != fingerprint:
+        return Past()
+    if _failed(folder) == newest.series:
+        return Past(seed=newest.seed)
+    mine = [a for a in attempts if a.number >= newest.series and a.number in requests]
+    outcomes = [_outcome(attempt) for attempt in mine]
+    checkpoints = [attempt.checkpoint for attempt in mine if attempt.checkpoint.exists()]
+    return Past(
+        series=newest.series,
+        seed=newest.seed,
+        outcomes=tuple(outcomes),
+        ends=tuple(
+            _end(outcome, requests[outcome.attempt]) for outcome in outcomes if outcome.cause is not None
+        ),
+        checkpoint=checkpoints[-1] if checkpoints else None,
+        request=newest,
+        attempt=mine[-1],
+    )
+
+
+def _request(attempt: Attempt) -> SongRequest | None:
+    try:
+        return read_message(attempt.request, SongRequest)
+    except (OSError, ForeignFileError):
+        return None
+
+
+def read_outcome(attempt: Attempt) -> Outcome | None:
+    """The outcome that lies in the attempt's folder, if it is a readable one of its own."""
+    try:
+        outcome = read_message(attempt.outcome, Outcome)
+    except (OSError, ForeignFileError):
+        return None
+    return outcome if outcome.attempt == attempt.number else None
+
+
+def _outcome(attempt: Attempt) -> Outcome:
+    """How it ended; an attempt without an outcome was lost with its parent."""
+    outcome = read_outcome(attempt)
+    if outcome is None:
+        outcome = Outcome(attempt.number, "lost", "its parent or the machine died", t=last_t(attempt))
+    return outcome
+
+
+def last_t(attempt: Attempt) -> float | None:
+    """How far the attempt's steps came: t in the last whole line of its step log."""
+    with suppress(OSError):
+        for line in reversed(attempt.steps.read_text(errors="replace").splitlines()):
+            with suppress(ValueError, KeyError, TypeError):
+                return float(json.loads(line)["t"])
+    return None
+
+
+def _end(outcome: Outcome, request: SongRequest) -> End:
+    assert outcome.cause is not None
+    return End(
+        cause=outcome.cause,
+        message=outcome.message,
+        t=outcome.t or 0.0,
+        density=outcome.density,
+        mode=request.mode,
+        peak_bytes=outcome.peak_rss + outcome.peak_swap,
+    )
+
+
+def _failed(folder: SongFolder) -> int | None:
+    """The series that failed for good, if one did."""
+    try:
+        series = read_json(folder.failure).get("series")
+    except (OSError, ForeignFileError):
+        return None
+    return series if isinstance(series, int) else None

@@ -1,0 +1,88 @@
+"""What the machine and a child say right now, as a Reading. What a kernel does not tell is None."""
+
+from __future__ import annotations
+
+import os
+import resource
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from runner import heartbeat
+from runner.messages import Heartbeat
+from runner.verdict import Reading
+
+_TICKS = os.sysconf("SC_CLK_TCK")
+_PAGE = resource.getpagesize()
+
+
+def read(pid: int, beat_file: Path, *, attempt: int) -> Reading:
+    """The child pid and its machine at this moment. A beat of an earlier attempt is none."""
+    status = _fields(Path(f"/proc/{pid}/status"))
+    cpu_s, major_faults = _stat(pid)
+    memory = _fields(Path("/proc/meminfo"))
+    return Reading(
+        mono=time.monotonic(),
+        boot=time.clock_gettime(time.CLOCK_BOOTTIME),
+        beat=_beat(pid, beat_file, attempt),
+        cpu_s=cpu_s,
+        anon=status.get("RssAnon"),
+        rss=status.get("VmRSS"),
+        swap=status.get("VmSwap"),
+        major_faults=major_faults,
+        swapped_in=_swapped_in(),
+        stalled_s=_stalled_s(),
+        available=memory.get("MemAvailable"),
+    )
+
+
+def _beat(pid: int, file: Path, attempt: int) -> Heartbeat | None:
+    beat = heartbeat.read(file)
+    if isinstance(beat, Heartbeat) and beat.attempt == attempt and beat.pid == pid:
+        return beat
+    return None
+
+
+def available_bytes() -> int | None:
+    """Memory that a new process can have without swapping."""
+    return _fields(Path("/proc/meminfo")).get("MemAvailable")
+
+
+def total_bytes() -> int | None:
+    return _fields(Path("/proc/meminfo")).get("MemTotal")
+
+
+def _fields(path: Path) -> dict[str, int]:
+    """Lines such as `VmRSS:  1234 kB`, in bytes."""
+    found = {}
+    with suppress(OSError):
+        for line in path.read_text().splitlines():
+            name, _, value = line.partition(":")
+            if value.endswith(" kB"):
+                found[name] = int(value[:-3]) * 1024
+    return found
+
+
+def _stat(pid: int) -> tuple[float | None, int | None]:
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None, None
+    return (int(fields[11]) + int(fields[12])) / _TICKS, int(fields[9])
+
+
+def _swapped_in() -> int | None:
+    with suppress(OSError):
+        for line in Path("/proc/vmstat").read_text().splitlines():
+            if line.startswith("pswpin "):
+                return int(line.split()[1]) * _PAGE
+    return None
+
+
+def _stalled_s() -> float | None:
+    """PSI `memory full`, total; absent in kernels built without it (WSL's default one, for a time)."""
+    with suppress(OSError, ValueError, IndexError):
+        for line in Path("/proc/pressure/memory").read_text().splitlines():
+            if line.startswith("full "):
+                return int(line.rpartition("total=")[2]) / 1e6
+    return None

@@ -1,0 +1,353 @@
+"""One song: spawn → watch → kill → retry, until it is made or given up.
+
+All that is known of a song is in its folder, so it goes on where its last parent, or machine, died.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from runner import manifest, probes, processes, verdict
+from runner.files import write_json, write_message
+from runner.messages import FREE_CAUSES, Cause, Outcome, QueuedSong, SongAnswer, SongRequest, SongState
+from runner.past import Past, last_t, read_outcome, recall
+from runner.songfolder import Attempt, SongFolder
+from runner.spec import Song
+from runner.verdict import GiveUp, Kill, Plan, Watch
+
+TICK_S = 0.25
+GRACE_S = 5.0
+# Waiting for memory ends here: it may be another program's, for good.
+AWAIT_MEMORY_S = 600.0
+WORKER = (sys.executable, "-m", "runner.worker", "sing")
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A song with all that was decided about it before the first child starts."""
+
+    song: Song
+    answer: SongAnswer
+    fingerprint: str
+
+    @property
+    def plan(self) -> Plan:
+        """The first attempt."""
+        return Plan(
+            density=self.answer.steps,
+            precision=self.answer.precision,
+            chunk_frames=128,
+            threads=self.song.threads or (os.cpu_count() or 1),
+            resume=self.song.resume,
+        )
+
+
+class Room:
+    """Attempts that run at this moment. One that has to be alone waits until all others have ended."""
+
+    def __init__(self) -> None:
+        self._inside = 0
+        self._closed = False
+        self._changed = asyncio.Condition()
+
+    async def enter(self, *, alone: bool) -> None:
+        async with self._changed:
+            await self._changed.wait_for(lambda: not self._closed)
+            if alone:
+                self._closed = True
+                await self._changed.wait_for(lambda: self._inside == 0)
+            self._inside += 1
+
+    async def leave(self, *, alone: bool) -> None:
+        async with self._changed:
+            self._inside -= 1
+            if alone:
+                self._closed = False
+            self._changed.notify_all()
+
+
+@dataclass(frozen=True, slots=True)
+class House:
+    """What all songs of one batch share. stopping: set when the batch is to end; hurry: without grace."""
+
+    mark: str
+    room: Room = field(default_factory=Room)
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)
+    hurry: asyncio.Event = field(default_factory=asyncio.Event)
+    worker: tuple[str, ...] = WORKER
+    tick_s: float = TICK_S
+    grace_s: float = GRACE_S
+    thrash_s: float = 20.0
+
+
+async def supervise(
+    job: Job, folder: SongFolder, house: House, say: Callable[[QueuedSong], None], *, anew: bool = False
+) -> QueuedSong:
+    """Make the song, whatever it takes; its final state. anew: forget earlier attempts and a drawn seed."""
+    began = time.monotonic()
+    folder.stop.unlink(missing_ok=True)
+    past = Past() if anew else recall(folder, job.fingerprint)
+    while True:
+        if past.outcomes and past.outcomes[-1].cause is None:
+            state = _finish(job, folder, past)
+            if state is not None:
+                return replace(state, seconds=time.monotonic() - began)
+            past = Past(seed=past.seed)
+        spent_s = sum(outcome.elapsed_s for outcome in past.outcomes)
+        left_s = None if job.song.deadline_s is None else job.song.deadline_s - spent_s
+        plan = verdict.next_attempt(
+            job.plan,
+            past.ends,
+            attempts=job.song.attempts,
+            out_of_time=left_s is not None and left_s <= 0,
+        )
+        if isinstance(plan, GiveUp):
+            return _fail(job, folder, past, plan)
+        if house.stopping.is_set():
+            return QueuedSong(folder.id, "interrupted", note="goes on with the same command")
+        outcome = await _attempt(job, folder, house, plan, past, left_s, say)
+        if outcome.cause in FREE_CAUSES:
+            return QueuedSong(folder.id, "interrupted", note=outcome.message, attempt=outcome.attempt)
+        past = recall(folder, job.fingerprint)
+
+
+# ---------------------------------------------------------------- the end of a song
+
+
+def _finish(job: Job, folder: SongFolder, past: Past) -> QueuedSong | None:
+    """Give a made song its name and its manifest; None if the sound has vanished meanwhile.
+
+    May be interrupted anywhere and be called again: the move is one rename, the manifest comes last.
+    """
+    assert past.attempt is not None
+    assert past.request is not None
+    sound = past.attempt.audio(past.request.format)
+    sound = folder.publish(sound) if sound.exists() else folder.audio(past.request.format)
+    if not sound.exists() or manifest.sha256(sound) != past.outcomes[-1].song.get("sha256"):
+        return None
+    content = manifest.write(folder, past.request, job.answer, list(past.outcomes), sound)
+    folder.failure.unlink(missing_ok=True)
+    state: SongState = "degraded" if content["degraded"] else "done"
+    return QueuedSong(
+        folder.id,
+        state,
+        note=content["degraded"] or "",
+        attempt=past.outcomes[-1].attempt,
+        attempts=len(past.outcomes),
+        file=str(sound),
+        seconds=content["seconds"],
+    )
+
+
+def _fail(job: Job, folder: SongFolder, past: Past, why: GiveUp) -> QueuedSong:
+    with suppress(OSError):  # a full disk may be the very reason
+        write_json(
+            folder.failure,
+            {
+                "schema": 1,
+                "state": "failed",
+                "song": folder.id,
+                "cause": why.cause,
+                "message": why.message,
+                "fingerprint": job.fingerprint,
+                "series": past.series,
+                "attempts": [asdict(outcome) for outcome in past.outcomes],
+            },
+        )
+    return QueuedSong(folder.id, "failed", note=why.message, attempts=len(past.outcomes))
+
+
+# ---------------------------------------------------------------- one attempt
+
+
+async def _attempt(
+    job: Job,
+    folder: SongFolder,
+    house: House,
+    plan: Plan,
+    past: Past,
+    left_s: float | None,
+    say: Callable[[QueuedSong], None],
+) -> Outcome:
+    await house.room.enter(alone=plan.alone)
+    try:
+        await _await_memory(plan, house)
+        attempt = folder.new_attempt()
+        request = _ask(job, folder, attempt, plan, past, left_s)
+        write_message(attempt.request, request)
+        say(
+            QueuedSong(
+                folder.id, "running", note=plan.note, attempt=attempt.number, attempts=len(past.outcomes) + 1
+            )
+        )
+        outcome = await _run(job, folder, attempt, request, house)
+        attempt.clean()
+        write_message(attempt.outcome, outcome)
+        return outcome
+    finally:
+        await house.room.leave(alone=plan.alone)
+
+
+def _ask(
+    job: Job, folder: SongFolder, attempt: Attempt, plan: Plan, past: Past, left_s: float | None
+) -> SongRequest:
+    song, answer = job.song, job.answer
+    seed = song.seed if song.seed is not None else past.seed
+    timeout_s = song.timeout_s
+    if left_s is not None and plan.mode == "sing":
+        timeout_s = min(timeout_s, left_s)
+    return SongRequest(
+        song=folder.id,
+        attempt=attempt.number,
+        series=past.series or attempt.number,
+        fingerprint=job.fingerprint,
+        model=song.model,
+        lyrics=song.lyrics,
+        lyrics_source=song.lyrics_source,
+        style=song.style,
+        style_audio=str(song.style_audio) if song.style_audio else None,
+        negative_style=song.negative_style,
+        duration=answer.duration,
+        seed=secrets.randbelow(2**31) if seed is None else seed,
+        steps=answer.steps,
+        cfg=answer.cfg,
+        sampler=answer.sampler,
+        language=song.language,
+        lyrics_compat=song.lyrics_compat,
+        format=song.format,
+        loudness=song.loudness,
+        density=plan.density,
+        precision=plan.precision,
+        threads=plan.threads,
+        chunk_frames=plan.chunk_frames,
+        checkpoint=str(past.checkpoint) if plan.resume and past.checkpoint else None,
+        foresight=song.foresight,
+        timeout_s=timeout_s,
+        mode=plan.mode,
+    )
+
+
+async def _await_memory(plan: Plan, house: House) -> None:
+    """Wait until the memory that the last attempt had is free again, not for ever."""
+    end = time.monotonic() + AWAIT_MEMORY_S
+    while time.monotonic() < end and not house.stopping.is_set():
+        available = probes.available_bytes()
+        if available is None or available >= plan.await_bytes:
+            return
+        await asyncio.sleep(1.0)
+
+
+async def _run(job: Job, folder: SongFolder, attempt: Attempt, request: SongRequest, house: House) -> Outcome:
+    limits = verdict.Limits(
+        timeout_s=request.timeout_s,
+        stall_s=job.song.stall_s,
+        memory_bytes=job.song.memory_bytes or probes.total_bytes(),
+        thrash_s=house.thrash_s,
+    )
+    mark = f"{house.mark}|{folder.id}|{attempt.number}|"
+    began = time.monotonic()
+    process = processes.spawn(
+        [*house.worker, str(attempt.request)],
+        log=attempt.log,
+        mark=mark,
+        limits=processes.Limits(threads=request.threads, nice=job.song.nice),
+        env={},
+    )
+    leader = processes.identity(process.pid)
+    watch, kill = Watch(), None
+    try:
+        while process.poll() is None and kill is None:
+            watch = verdict.observe(watch, probes.read(process.pid, folder.heartbeat, attempt=attempt.number))
+            kill = _asked_to_stop(folder, house) or verdict.judge(watch, limits)
+            if kill is None:
+                await _tick(house)
+    finally:
+        # Also when this coroutine is cancelled or a probe fails: a child is never left behind.
+        survivors = await _end_all(process.pid, leader, mark, house, grace=kill is not None)
+    exit_code = process.poll()
+    told = read_outcome(attempt)
+    return _judge_end(
+        attempt, request, watch, limits, kill, exit_code, told, time.monotonic() - began, survivors
+    )
+
+
+def _asked_to_stop(folder: SongFolder, house: House) -> Kill | None:
+    if house.stopping.is_set():
+        return Kill("interrupted", "stopped with its batch; goes on with the same command")
+    if folder.stop.exists():
+        folder.stop.unlink(missing_ok=True)
+        return Kill("interrupted", "stopped by `runner stop`; goes on with the same command")
+    return None
+
+
+async def _tick(house: House) -> None:
+    with suppress(TimeoutError):
+        await asyncio.wait_for(house.stopping.wait(), house.tick_s)
+
+
+async def _end_all(
+    pid: int, leader: processes.Identity | None, mark: str, house: House, *, grace: bool
+) -> list[processes.Identity]:
+    """No process of this attempt lives on, whether it was killed or ended by itself."""
+    who = leader or processes.Identity(pid, -1, processes.boot_id())
+    grace_s = house.grace_s if grace and not house.hurry.is_set() else 0.0
+    return await processes.end_tree(lambda: processes.tree(who, mark), grace_s=grace_s)
+
+
+def _judge_end(
+    attempt: Attempt,
+    request: SongRequest,
+    watch: Watch,
+    limits: verdict.Limits,
+    kill: Kill | None,
+    exit_code: int | None,
+    told: Outcome | None,
+    elapsed_s: float,
+    survivors: list[processes.Identity],
+) -> Outcome:
+    cause: Cause | None
+    if told is not None and told.cause is None:
+        cause, message = None, told.message  # a kill that came too late for a finished song
+    elif kill is not None:
+        cause, message = kill.cause, kill.message
+    else:
+        cause, message = verdict.classify(exit_code if exit_code is not None else -9, told, watch, limits)
+    if survivors:
+        message += f"; {len(survivors)} of its processes hang in the kernel: {[who.pid for who in survivors]}"
+    beat = watch.last.beat if watch.last else None
+    t = told.t if told is not None and told.t is not None else last_t(attempt)
+    return Outcome(
+        attempt=attempt.number,
+        cause=cause,
+        message=message,
+        t=t if t is not None else (beat.t if beat else None),
+        density=beat.density if beat else request.density,
+        exit_code=exit_code,
+        elapsed_s=round(elapsed_s, 3),
+        peak_rss=watch.peak_rss,
+        peak_swap=watch.peak_swap,
+        song=told.song if told is not None and cause is None else {},
+        evidence=_evidence(watch) if kill is not None and cause is not None else [],
+    )
+
+
+def _evidence(watch: Watch) -> list[dict[str, Any]]:
+    """The last minute of samples, one a second at most, without the beats."""
+    kept: list[dict[str, Any]] = []
+    for at, reading in watch.samples:
+        if not kept or at - kept[-1]["at"] >= 1.0:
+            kept.append(
+                {
+                    "at": round(at, 2),
+                    **{k: v for k, v in asdict(replace(reading, beat=None)).items() if k != "beat"},
+                }
+            )
+    return kept

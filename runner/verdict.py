@@ -1,0 +1,471 @@
+"""The decisions: is this child to be killed, how did it end, what comes next. Pure; time is handed in.
+
+readings ──observe──▶ Watch ──judge──▶ go on | Kill
+exit, outcome, Watch ──classify──▶ Cause
+ends so far ──next_attempt──▶ Plan | GiveUp
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+
+from runner.messages import FREE_CAUSES, MEMORY_CAUSES, Cause, Heartbeat, Mode, Outcome, Phase
+
+# ---------------------------------------------------------------- what is known of a running child
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What the machine and the child say at one moment; what a kernel does not tell is None.
+
+    mono, boot: CLOCK_MONOTONIC and CLOCK_BOOTTIME in seconds (only the second runs while the machine is
+    suspended). cpu_s, anon, swap, major_faults: the child's CPU seconds, bytes of private memory in RAM and
+    in swap, faults that went to a disk. swapped_in, stalled_s: bytes read back from swap and seconds in
+    which every process waited for memory (PSI memory full), on the whole machine since it started.
+    """
+
+    mono: float
+    boot: float
+    beat: Heartbeat | None = None
+    cpu_s: float | None = None
+    anon: int | None = None
+    rss: int | None = None
+    swap: int | None = None
+    major_faults: int | None = None
+    swapped_in: int | None = None
+    stalled_s: float | None = None
+    available: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """When to end an attempt.
+
+    stall_s: time without progress, floor for a song whose steps are quick; None: by phase. thrash_s: how
+    long all signs of thrashing have to last. memory_bytes: ceiling of private memory, RAM and swap together.
+    """
+
+    timeout_s: float
+    stall_s: float | None = None
+    memory_bytes: int | None = None
+    thrash_s: float = 20.0
+
+
+# Without a beat these phases may take this long on a slow disk and a slow processor: a 2 GB model read
+# at 20 MB/s, an encoder's first load, one step of the 285 s model on two old cores, one decoded chunk.
+PHASE_STALL_S: dict[Phase, float] = {
+    "load": 300.0,
+    "lyrics": 120.0,
+    "style": 300.0,
+    "sample": 600.0,
+    "decode": 300.0,
+    "write": 120.0,
+}
+# Once a song has steps of its own: hung after 5 of them without progress or CPU, slow after 15.
+STALL_STEPS = 5
+SLOW_FACTOR = 3
+MEASURED_STALL_S = 60.0
+# Below this share of one core a child is waiting, not working.
+IDLE_CPU_SHARE = 0.02
+
+# A tick later than this was not ours to have: the machine slept or the watcher was frozen.
+LATE_TICK_S = 5.0
+# The last minute of samples is kept, as the evidence of a kill.
+WINDOW_S = 60.0
+
+# Signs of thrashing, each over every quarter of thrash_s. A disk serves 100–100,000 faults a second; a
+# healthy child has almost none once it is loaded.
+THRASH_FAULTS_PER_S = 20.0
+THRASH_SWAP_IN_PER_S = 1 << 20
+THRASH_STALLED_SHARE = 0.2
+# And the song must have lost its progress: this many of its own best steps without one.
+THRASH_STEPS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """All that matters of the readings of one attempt so far. Times count only what the child could use."""
+
+    charged_s: float = 0.0
+    slept_s: float = 0.0
+    progress_s: float = 0.0  # charged time of the newest progress
+    progress_cpu_s: float | None = None
+    marker: tuple[object, ...] | None = None
+    best_step_s: float | None = None
+    peak_rss: int = 0
+    peak_swap: int = 0
+    samples: tuple[tuple[float, Reading], ...] = ()  # (charged time, reading), the last WINDOW_S
+
+    @property
+    def last(self) -> Reading | None:
+        return self.samples[-1][1] if self.samples else None
+
+    @property
+    def idle_s(self) -> float:
+        """Charged time since something moved."""
+        return self.charged_s - self.progress_s
+
+    @property
+    def phase(self) -> Phase:
+        beat = self.last.beat if self.last else None
+        return beat.phase if beat else "load"
+
+
+def observe(watch: Watch, reading: Reading) -> Watch:
+    """The watch after one more reading.
+
+    A gap in which the machine was suspended (CLOCK_BOOTTIME ran ahead) or this watcher itself was not
+    served is not charged to the child, and gives it a fresh allowance before it counts as stalled.
+    """
+    last = watch.last
+    gap = max(0.0, reading.mono - last.mono) if last else 0.0
+    suspended = max(0.0, (reading.boot - last.boot) - gap) if last else 0.0
+    charged = min(gap, LATE_TICK_S)
+    lost = suspended + gap - charged
+    now = watch.charged_s + charged
+    marker = _marker(reading.beat)
+    moved = marker is not None and marker != watch.marker
+    fresh = moved or lost > LATE_TICK_S or last is None
+    return replace(
+        watch,
+        charged_s=now,
+        slept_s=watch.slept_s + (lost if lost > LATE_TICK_S else 0.0),
+        progress_s=now if fresh else watch.progress_s,
+        progress_cpu_s=reading.cpu_s if fresh else watch.progress_cpu_s,
+        marker=marker if moved else watch.marker,
+        best_step_s=_best_step(watch.best_step_s, reading.beat),
+        peak_rss=max(watch.peak_rss, reading.rss or 0),
+        peak_swap=max(watch.peak_swap, reading.swap or 0),
+        samples=(*(s for s in watch.samples if s[0] >= now - WINDOW_S), (now, reading)),
+    )
+
+
+def _marker(beat: Heartbeat | None) -> tuple[object, ...] | None:
+    return None if beat is None else (beat.attempt, beat.phase, beat.step, beat.progress_mono)
+
+
+def _best_step(best: float | None, beat: Heartbeat | None) -> float | None:
+    if beat is None or beat.phase != "sample" or not beat.step_s:
+        return best
+    return beat.step_s if best is None else min(best, beat.step_s)
+
+
+# ---------------------------------------------------------------- is it to be killed?
+
+
+@dataclass(frozen=True, slots=True)
+class Kill:
+    cause: Cause
+    message: str
+
+
+def judge(watch: Watch, limits: Limits) -> Kill | None:
+    """None: go on. Looks for what needs another cure first: memory before time."""
+    return (
+        _over_ceiling(watch, limits)
+        or _thrashing(watch, limits)
+        or _out_of_time(watch, limits)
+        or _stalled(watch, limits)
+    )
+
+
+def _over_ceiling(watch: Watch, limits: Limits) -> Kill | None:
+    used = [(r.anon or 0) + (r.swap or 0) for _, r in watch.samples[-2:]]
+    if limits.memory_bytes is None or len(used) < 2 or min(used) <= limits.memory_bytes:
+        return None
+    return Kill(
+        "memory-ceiling",
+        f"used {_gib(used[-1])} of private memory, more than its limit of {_gib(limits.memory_bytes)}",
+    )
+
+
+def _out_of_time(watch: Watch, limits: Limits) -> Kill | None:
+    if watch.charged_s <= limits.timeout_s:
+        return None
+    return Kill("timeout", f"not finished within {_span(limits.timeout_s)} (in phase {watch.phase})")
+
+
+def _stalled(watch: Watch, limits: Limits) -> Kill | None:
+    floor = limits.stall_s
+    if floor is None:
+        measured = watch.phase == "sample" and watch.best_step_s is not None
+        floor = MEASURED_STALL_S if measured else PHASE_STALL_S[watch.phase]
+    hung_s = max(floor, STALL_STEPS * (watch.best_step_s or 0.0))
+    working = _works(watch)
+    if watch.idle_s <= (SLOW_FACTOR * hung_s if working else hung_s):
+        return None
+    words = "still computing, but without" if working else "hung: no CPU used and no"
+    return Kill("stalled", f"{words} progress for {_span(watch.idle_s)} (in phase {watch.phase})")
+
+
+def _works(watch: Watch) -> bool:
+    """Has the child used the processor since its last progress? Unknown counts as no."""
+    last = watch.last
+    if last is None or last.cpu_s is None or watch.progress_cpu_s is None:
+        return False
+    return last.cpu_s - watch.progress_cpu_s > IDLE_CPU_SHARE * watch.idle_s
+
+
+def _thrashing(watch: Watch, limits: Limits) -> Kill | None:
+    """Swap thrash: sustained, this child's own doing, and only with loss of progress."""
+    if watch.idle_s < max(limits.thrash_s, THRASH_STEPS * (watch.best_step_s or 0.0)):
+        return None
+    start = watch.charged_s - limits.thrash_s
+    bounds = [start + limits.thrash_s * i / 4 for i in range(5)]
+    quarters = [_span_rates(watch, a, b) for a, b in pairwise(bounds)]
+    if not all(rates is not None and rates.thrash for rates in quarters):
+        return None
+    newest = quarters[-1]
+    assert newest is not None
+    return Kill(
+        "swap-thrash",
+        f"swap thrash: no progress for {_span(watch.idle_s)} while every quarter of the last "
+        f"{_span(limits.thrash_s)} had {newest.words}",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Rates:
+    faults: float
+    swap_in: float | None
+    stalled: float | None
+    swap: int
+
+    @property
+    def thrash(self) -> bool:
+        """The child itself waits for its pages, and either they come from swap or the whole machine waits."""
+        if self.faults < THRASH_FAULTS_PER_S:
+            return False
+        if self.swap_in is None and self.stalled is None:
+            return self.swap > 0  # a kernel that tells nothing: the child's own swap has to do
+        from_swap = self.swap > 0 and (self.swap_in is None or self.swap_in >= THRASH_SWAP_IN_PER_S)
+        return from_swap or (self.stalled or 0.0) >= THRASH_STALLED_SHARE
+
+    @property
+    def words(self) -> str:
+        parts = [f"{self.faults:.0f} major faults/s of its own"]
+        if self.swap_in is not None:
+            parts.append(f"{self.swap_in / 2**20:.1f} MiB/s read from swap")
+        if self.stalled is not None:
+            parts.append(f"{100 * self.stalled:.0f} % of the time waiting for memory")
+        return ", ".join(parts)
+
+
+def _span_rates(watch: Watch, start: float, end: float) -> _Rates | None:
+    """Rates between two charged times; None if the samples do not cover them or the child's are missing."""
+    before = [r for at, r in watch.samples if at <= start]
+    inside = [r for at, r in watch.samples if start < at <= end]
+    if not before or not inside:
+        return None
+    first, last = before[-1], inside[-1]
+    seconds = last.mono - first.mono
+    faults = _rate(first.major_faults, last.major_faults, seconds)
+    if faults is None or last.swap is None:
+        return None
+    return _Rates(
+        faults=faults,
+        swap_in=_rate(first.swapped_in, last.swapped_in, seconds),
+        stalled=_rate(first.stalled_s, last.stalled_s, seconds),
+        swap=last.swap,
+    )
+
+
+def _rate(first: float | None, last: float | None, seconds: float) -> float | None:
+    """Growth per second; None where a counter is absent or was reset."""
+    if first is None or last is None or last < first or seconds <= 0:
+        return None
+    return (last - first) / seconds
+
+
+# ---------------------------------------------------------------- how did it end?
+
+
+def classify(exit_code: int, told: Outcome | None, watch: Watch, limits: Limits) -> tuple[Cause | None, str]:
+    """Cause and words of an attempt that ended without being killed by us.
+
+    exit_code: as of Popen: negative for a signal. told: the child's own outcome, if it left one.
+    """
+    if told is not None and (exit_code == 0) == (told.cause is None):
+        return told.cause, told.message
+    if exit_code == -signal.SIGKILL and _was_out_of_memory(watch, limits):
+        return "out-of-memory", "out of memory: the system killed it"
+    if exit_code < 0:
+        return "crash", f"died of {_signal_name(-exit_code)} in phase {watch.phase}"
+    if exit_code == 0:
+        return "crash", "ended without a word: no song and no outcome"
+    return "crash", f"ended with exit code {exit_code} in phase {watch.phase}"
+
+
+# The system's killer comes when almost nothing is left.
+_OOM_AVAILABLE = 200 << 20
+_OOM_CEILING_SHARE = 0.8
+
+
+def _was_out_of_memory(watch: Watch, limits: Limits) -> bool:
+    last = watch.last
+    if last is None:
+        return False
+    near_ceiling = (
+        limits.memory_bytes is not None
+        and (last.anon or 0) + (last.swap or 0) > _OOM_CEILING_SHARE * limits.memory_bytes
+    )
+    return near_ceiling or (last.available is not None and last.available < _OOM_AVAILABLE)
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+# ---------------------------------------------------------------- what comes next?
+
+MIN_DENSITY = 4
+# From here on the flow's estimate of the end is kept as a song rather than thrown away (until measured).
+WORTH_HEARING_T = 0.5
+# From small to safe.
+ARITHMETIC = ("int8", "bf16", "fp32")
+MIN_CHUNK_FRAMES = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How the next attempt is made. alone: no other song beside it; await_bytes: memory to wait for."""
+
+    density: int
+    precision: str
+    chunk_frames: int
+    threads: int
+    resume: bool = True
+    mode: Mode = "sing"
+    alone: bool = False
+    await_bytes: int = 0
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class GiveUp:
+    cause: Cause
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """How one attempt ended: how far in t, at which density at last, with how much memory at its peak."""
+
+    cause: Cause
+    message: str = ""
+    t: float = 0.0
+    density: int | None = None
+    mode: Mode = "sing"
+    peak_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Count:
+    slow: int = 0
+    memory: int = 0
+    crashes: int = 0
+    numbers: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _So_far:
+    plan: Plan
+    count: _Count = field(default_factory=_Count)
+
+
+def next_attempt(
+    first: Plan, ends: Sequence[End], *, attempts: int, out_of_time: bool = False
+) -> Plan | GiveUp:
+    """What to try after these ends, oldest first, of attempts at one and the same request.
+
+    attempts: how many each family of causes gets (memory, all others). out_of_time: the song's deadline
+    has passed, so that only its estimate may still be kept.
+    """
+    so_far = _So_far(first)
+    for end in ends:
+        so_far = _after(so_far, end)
+    plan, count = so_far.plan, so_far.count
+    if not ends:
+        return plan
+    last = ends[-1]
+    if last.cause in ("bad-input", "no-bundle", "no-disk"):
+        return GiveUp(last.cause, last.message)
+    spent = count.slow >= attempts or count.memory >= attempts or out_of_time
+    hopeless = count.numbers > len(ARITHMETIC) or (last.cause == "numbers" and _safest_failed(first, count))
+    if last.mode == "estimate" and last.cause not in FREE_CAUSES:
+        return GiveUp(last.cause, f"{last.message}; its early estimate could not be kept either")
+    if not (spent or hopeless):
+        return plan
+    t = max(end.t for end in ends)
+    if t >= WORTH_HEARING_T and last.cause != "numbers":
+        return replace(plan, mode="estimate", resume=True, note=f"keeping its estimate at t = {t:.2f}")
+    return GiveUp(last.cause, last.message)
+
+
+def _safest_failed(first: Plan, count: _Count) -> bool:
+    """Were the numbers wrong in the safest arithmetic, too? Trying again would compute the same."""
+    return count.numbers > len(ARITHMETIC) - 1 - ARITHMETIC.index(first.precision)
+
+
+def _after(so_far: _So_far, end: End) -> _So_far:
+    plan, count = so_far.plan, so_far.count
+    if end.density is not None:  # it may have thinned its grid itself
+        plan = replace(plan, density=min(plan.density, end.density))
+    if end.cause in FREE_CAUSES:
+        return replace(so_far, plan=replace(plan, resume=True, note="goes on"))
+    if end.cause in MEMORY_CAUSES:
+        return _So_far(_smaller(_halved(plan), end), replace(count, memory=count.memory + 1))
+    slow = replace(count, slow=count.slow + 1)
+    if end.cause == "numbers":
+        return _So_far(
+            replace(_safer(plan), note="safer arithmetic"), replace(slow, numbers=count.numbers + 1)
+        )
+    if end.cause == "crash":
+        again = plan if count.crashes == 0 else _safer(_halved(plan))
+        return _So_far(replace(again, resume=True), replace(slow, crashes=count.crashes + 1))
+    return _So_far(_halved(plan), slow)
+
+
+def _halved(plan: Plan) -> Plan:
+    density = max(min(MIN_DENSITY, plan.density), plan.density // 2)
+    note = f"{density} steps instead of {plan.density}" if density < plan.density else ""
+    return replace(plan, density=density, resume=True, note=note)
+
+
+def _safer(plan: Plan) -> Plan:
+    above = ARITHMETIC[ARITHMETIC.index(plan.precision) + 1 :]
+    return replace(plan, precision=above[0] if above else plan.precision, resume=True)
+
+
+def _smaller(plan: Plan, end: End) -> Plan:
+    """Less memory in every way we know: fewer steps alone cure slowness, not memory."""
+    below = ARITHMETIC[: ARITHMETIC.index(plan.precision)]
+    return replace(
+        plan,
+        precision=below[-1] if below else plan.precision,
+        chunk_frames=max(MIN_CHUNK_FRAMES, plan.chunk_frames // 2),
+        threads=max(1, plan.threads // 2),
+        alone=True,
+        await_bytes=end.peak_bytes,
+    )
+
+
+# ---------------------------------------------------------------- words
+
+
+def _gib(count: int) -> str:
+    return f"{count / 2**30:.1f} GiB"
+
+
+def _span(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    if seconds < 7200:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
