@@ -142,7 +142,8 @@ class Defaults(_Keys):
         default=None, description="Solver, such as euler, in place of the preset's."
     )
     language: Literal["auto", "en", "zh"] = Field(
-        default="auto", description="Language of the lyrics; auto: told from the letters, line by line."
+        default="auto",
+        description="How to read a line of digits or signs alone; letters show their language.",
     )
     lyrics_compat: Literal["strict", "published"] = Field(
         default="strict",

@@ -23,7 +23,7 @@ from runner.jobfile import NAME, Defaults, Edit, JobFile, SongSpec, json_schema
 from runner.textfile import read_text
 from runner.yamlfile import Document, KeyPath
 
-__all__ = ["Overrides", "Song", "json_schema", "load", "lyrics_place", "single"]
+__all__ = ["Overrides", "Song", "json_schema", "load", "lyrics_start", "single"]
 
 # A job's name is a folder under outputs/, beside files of ours that have a dot in their names.
 JOB_NAME = r"\w[\w -]*"
@@ -37,7 +37,7 @@ class Song:
 
     path, line: the job file and the song's line in it; None and 0 for a song given by options.
     model: a model's name, or the absolute path of a bundle.
-    lyrics: the text in LRC, None for an instrumental. lyrics_source: see `lyrics_place`.
+    lyrics: the text in LRC, None for an instrumental. lyrics_source: see `lyrics_start`.
     steps, cfg, sampler: None where the preset shall choose. stall_s, threads, memory_bytes: None where
     the program shall choose.
     """
@@ -92,7 +92,9 @@ def load(paths: Sequence[Path], overrides: Overrides | None = None) -> list[Song
     """The songs of all job files, in order. Raises SpecError with every problem of every file."""
     overrides = overrides or Overrides()
     options = _Source(None)
-    command = _layer(options, (), _checked(options, (), Defaults, _given(overrides.settings)))
+    given = _given(overrides.settings)
+    _check_keys(options, Defaults, given)
+    command = _layer(options, (), _usable(Defaults, given))
     model = _model(options, overrides.model) if overrides.model else None
     if options.problems:
         raise SpecError(options.problems)
@@ -112,8 +114,9 @@ def single(settings: Mapping[str, object], *, model: str, job: str = "sing") -> 
     """
     source = _Source(None)
     model = _model(source, model)
-    spec = _checked(source, (), SongSpec, _given(settings))
-    songs = _takes(source, (), job, model, [_builtin(), _layer(source, (), spec)])
+    given = _given(settings)
+    _check_keys(source, SongSpec, given)
+    songs = _takes(source, (), job, model, [_builtin(), _layer(source, (), _usable(SongSpec, given))])
     if len(songs) > 1:
         source.report(("takes",), "one song is made at a time; leave it out, or use a job file")
     if source.problems:
@@ -121,15 +124,14 @@ def single(settings: Mapping[str, object], *, model: str, job: str = "sing") -> 
     return songs[0]
 
 
-def lyrics_place(lyrics_source: str, line: int) -> str:
-    """`file:line` of a line of lyrics, from 1.
+def lyrics_start(lyrics_source: str) -> tuple[str, int]:
+    """The file that lyrics stand in, and the line of it, from 1, on which they begin.
 
-    Line 3 of `a.lrc` is a.lrc:3. The source `night.yaml:12` is a block in a job file whose first line is
-    line 13 there, so its line 3 is night.yaml:15.
+    `a.lrc` begins on its line 1. `night.yaml:12` is a block in a job file that begins after its line 12.
     """
     if block := re.fullmatch(r"(.+):([0-9]+)", lyrics_source):
-        return f"{block[1]}:{int(block[2]) + line}"
-    return f"{lyrics_source}:{line}"
+        return block[1], int(block[2]) + 1
+    return lyrics_source, 1
 
 
 @dataclass(slots=True)
@@ -199,7 +201,7 @@ def _songs_of_file(source: _Source, model: str | None, command: Layer, *, force:
         source.report(
             (), f"the file's name {job!r} becomes a folder; use letters, digits, hyphens and no dots"
         )
-    _checked(source, (), JobFile, source.document.value)
+    _check_keys(source, JobFile, source.document.value)
     top = _mapping(source.document.value)
     if model is None and isinstance(top.get("model"), str):
         model = _model(source, top["model"])
@@ -276,9 +278,9 @@ def _builtin() -> Layer:
     return SongSpec().model_dump()
 
 
-def _layer(source: _Source, at: KeyPath, given: Defaults | None) -> Layer:
+def _layer(source: _Source, at: KeyPath, given: Defaults) -> Layer:
     """The settings that were given there, the clip's path made absolute."""
-    layer = given.model_dump(exclude_unset=True) if given else {}
+    layer = given.model_dump(exclude_unset=True)
     if layer.get("style") and layer.get("style_audio"):
         source.report((*at, "style_audio"), "stands beside style; keep one of the two")
     if clip := layer.get("style_audio"):
@@ -300,7 +302,7 @@ def _over(below: Layer, above: Layer) -> Layer:
 
 
 def _lyrics(source: _Source, at: KeyPath, lyrics: str | None) -> tuple[str | None, str]:
-    """The text of the lyrics and where they stand (see `lyrics_place`); None and "" for an instrumental."""
+    """The text of the lyrics and where they stand (see `lyrics_start`); None and "" for an instrumental."""
     if lyrics is None:
         return None, ""
     if _is_inline(lyrics):
@@ -398,21 +400,19 @@ def _mapping(value: object) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _checked(source: _Source, at: KeyPath, model: type[Model], value: object) -> Model | None:
-    """value as that model; or None, and each wrong key reported."""
+def _check_keys(source: _Source, model: type[BaseModel], value: object) -> None:
+    """Report each key of value that is not as the model wants it."""
     try:
-        return model.model_validate(value)
+        model.model_validate(value)
     except ValidationError as error:
         for detail in error.errors(include_url=False):
-            where = (*at, *detail["loc"])
             if detail["type"] == "extra_forbidden":
-                source.report(where, _unknown_key(where), on_key=True)
+                source.report(detail["loc"], _unknown_key(detail["loc"]), on_key=True)
             else:
-                source.report(where, _complaint(detail))
-        return None
+                source.report(detail["loc"], _complaint(detail))
 
 
-def _usable(model: type[Model], value: object) -> Model | None:
+def _usable(model: type[Model], value: object) -> Model:
     """value as that model without the keys that are wrong, so that what the others say is checked too."""
     given = _mapping(value)
     try:
