@@ -37,7 +37,8 @@ def sway(time_grid: Sequence[float], s: float) -> tuple[float, ...]:
     """
     if not -1 <= s < LARGEST_SWAY:
         raise RequestError(f"sway {s}: sway: has to be from -1 to {LARGEST_SWAY:.3f}, or time runs backwards")
-    return tuple(t + s * (math.cos(math.pi * t / 2) - 1 + t) for t in time_grid)
+    # cos(pi t / 2), written as a sine because that is exactly 0 at t = 1, which has to stay 1.
+    return tuple(t + s * (math.sin(math.pi * (1 - t) / 2) - 1 + t) for t in time_grid)
 
 
 def remaining(t: float, density: float) -> tuple[float, ...]:
