@@ -39,6 +39,7 @@ DRAFT_7 = {
     "pattern",
     "properties",
     "required",
+    "title",
     "type",
 }
 
