@@ -18,13 +18,13 @@ from numpy.typing import NDArray
 
 from diffrhythm import files
 from diffrhythm.errors import AudioError, NotFiniteError, SilenceError
+from diffrhythm.vae_config import SAMPLE_RATE
 
 Audio = NDArray[np.float32]
 Format = Literal["wav", "flac", "ogg", "mp3"]
 FORMATS: tuple[Format, ...] = get_args(Format)
 Subtype = Literal["PCM_16", "PCM_24", "FLOAT"]
 
-SAMPLE_RATE = 44100
 CLIP_RATE = 24000
 CLIP_S = 10
 
@@ -70,9 +70,17 @@ class Tags:
 
 
 def check(audio: Audio, rate: int = SAMPLE_RATE) -> Checks:
-    """Measures of a song fit to be kept.
+    """Measures of a song fit to be kept. Raises as refuse_unheard does."""
+    peak, silence = refuse_unheard(audio, rate)
+    rms = math.sqrt(float(np.square(audio, dtype=np.float64).mean()))
+    return Checks(peak, rms, loudness(audio, rate), silence)
 
-    Raises NotFiniteError for a NaN or infinity anywhere, SilenceError when there is nothing to hear.
+
+def refuse_unheard(audio: Audio, rate: int = SAMPLE_RATE) -> tuple[float, float]:
+    """Peak of a song and its longest silence (see Checks).
+
+    Raises NotFiniteError for a NaN or infinity anywhere, SilenceError when there is nothing to hear. Ask
+    before normalising, which would make a hiss of what is next to nothing.
     """
     _refuse_not_finite(audio, rate)
     peak = float(np.abs(audio).max())
@@ -87,8 +95,7 @@ def check(audio: Audio, rate: int = SAMPLE_RATE) -> Checks:
             f"the song is silent for {silence:.0%} of its {audio.shape[1] / rate:.1f} s in one piece; "
             "try again with precision fp32, then another seed"
         )
-    rms = math.sqrt(float(np.square(audio, dtype=np.float64).mean()))
-    return Checks(peak, rms, loudness(audio, rate), silence)
+    return peak, silence
 
 
 def normalise(audio: Audio, peak_dbfs: float = 0.0) -> Audio:

@@ -10,42 +10,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from diffrhythm.errors import BundleError
-
-HOP = 2048
-SAMPLE_RATE = 44100
-AUDIO_CHANNELS = 2
-LATENT_CHANNELS = 64
+from diffrhythm.vae_config import AUDIO_CHANNELS, HOP, LATENT_CHANNELS, VaeConfig
 
 Coder = Callable[[Tensor], Tensor]
 OnChunk = Callable[[int, int], None]
-
-
-@dataclass(frozen=True, slots=True)
-class VaeConfig:
-    """Sizes of an Oobleck autoencoder; the defaults are the published ones (78 M in the decoder)."""
-
-    channels: int = 128
-    multiples: tuple[int, ...] = (1, 2, 4, 8, 16)
-    strides: tuple[int, ...] = (2, 4, 4, 8, 8)
-
-    def __post_init__(self) -> None:
-        if len(self.multiples) != len(self.strides) or math.prod(self.strides) != HOP:
-            raise BundleError(
-                f"VAE strides {self.strides} do not multiply to {HOP}, one per channel multiple: "
-                "the bundle's 'vae' entry is wrong; get the bundle again"
-            )
-
-    @property
-    def widths(self) -> tuple[int, ...]:
-        """Channels at each resolution, from samples to frames: one more than there are strides."""
-        return tuple(self.channels * multiple for multiple in (1, *self.multiples))
 
 
 def decode(
@@ -279,8 +253,3 @@ def fold_weight_norm(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         elif not key.endswith("weight_g"):
             folded[key] = value
     return folded
-
-
-def config_from(entry: Mapping[str, Any]) -> VaeConfig:
-    """VaeConfig from bundle.json's 'vae' entry: {"channels": 128, "multiples": […], "strides": […]}."""
-    return VaeConfig(entry["channels"], tuple(entry["multiples"]), tuple(entry["strides"]))

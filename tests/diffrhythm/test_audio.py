@@ -9,7 +9,6 @@ import soundfile
 
 from diffrhythm.audio import (
     FORMATS,
-    SAMPLE_RATE,
     Audio,
     Format,
     Subtype,
@@ -29,6 +28,7 @@ from diffrhythm.audio import (
     write,
 )
 from diffrhythm.errors import AudioError, NotFiniteError, SilenceError
+from diffrhythm.vae_config import SAMPLE_RATE
 
 TAGS = Tags("Harbour Lights", "pop, warm piano", 7, "demo", demo=True)
 

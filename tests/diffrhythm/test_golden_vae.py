@@ -17,7 +17,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from diffrhythm.vae import HOP, decode, encode
+from diffrhythm.vae import decode, encode
+from diffrhythm.vae_config import HOP
 
 REPOSITORY = Path(__file__).parents[2]
 FOLDERS = [

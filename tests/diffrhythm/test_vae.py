@@ -1,5 +1,7 @@
 """Latents ↔ sound: chunks that add up, shapes of the published layout, weights taken strictly."""
 
+import json
+
 import pytest
 import torch
 from hypothesis import given
@@ -8,10 +10,8 @@ from torch import nn
 
 from diffrhythm.errors import BundleError
 from diffrhythm.vae import (
-    HOP,
     Snake,
     Vae,
-    VaeConfig,
     chunk_spans,
     decode,
     draw_latents,
@@ -19,6 +19,7 @@ from diffrhythm.vae import (
     fold_weight_norm,
     load_weights,
 )
+from diffrhythm.vae_config import HOP, VaeConfig
 
 SMALL = VaeConfig(channels=2)
 
@@ -97,9 +98,23 @@ def test_the_published_decoder_has_the_published_number_of_parameters() -> None:
     assert sum(p.numel() for p in decoder.parameters()) == pytest.approx(78.1e6, rel=1e-3)
 
 
-def test_strides_that_do_not_make_a_frame_are_refused() -> None:
-    with pytest.raises(BundleError, match="2048"):
-        VaeConfig(strides=(2, 2, 4, 8, 8))
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"channels": 4, "multiples": [1, 2, 4, 8, 16], "strides": [2, 2, 4, 8, 8]},
+        {"channels": 4, "multiples": [1, 2], "strides": [2, 4, 4, 8, 8]},
+        {"channels": "4", "multiples": [1, 2, 4, 8, 16], "strides": [2, 4, 4, 8, 8]},
+        {"channels": 10**9, "multiples": [1, 2, 4, 8, 16], "strides": [2, 4, 4, 8, 8]},
+        {"channels": 4, "multiples": [1, 2, 4, 8, 16]},
+    ],
+)
+def test_sizes_that_no_autoencoder_has_are_refused(values: dict[str, object]) -> None:
+    with pytest.raises(BundleError, match="VAE configuration"):
+        VaeConfig.from_dict(values)
+
+
+def test_sizes_survive_their_way_through_json() -> None:
+    assert VaeConfig.from_dict(json.loads(json.dumps(SMALL.to_dict()))) == SMALL
 
 
 def test_weights_are_taken_as_they_are_without_a_copy(vae: Vae) -> None:

@@ -1,0 +1,270 @@
+"""A model bundle: a folder of bundle.json, memory-mapped weights, phone inventory and negative style.
+
+bundle.json (schema 1) says which model it is, its sizes, the durations it can make, where it comes from, and
+the size and SHA-256 of every other file. Nothing is loaded before it is asked for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from diffrhythm import files
+from diffrhythm.config import ModelConfig
+from diffrhythm.errors import BundleError, RequestError
+from diffrhythm.phonemes import Inventory
+from diffrhythm.vae_config import HOP, SAMPLE_RATE, VaeConfig
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from diffrhythm.precision import Precision
+    from diffrhythm.transformer import DiT
+    from diffrhythm.vae import Vae
+
+ABOUT = "bundle.json"
+TRANSFORMER = "dit.safetensors"
+VAE = "vae.safetensors"
+PHONEMES = "phonemes.json"
+NEGATIVE_STYLE = "negative_style.npy"
+FILES = (TRANSFORMER, VAE, PHONEMES, NEGATIVE_STYLE)
+
+_MAX_ABOUT_BYTES = 2**20
+
+Seconds = Annotated[float, Field(gt=0, le=3600)]
+
+
+class _Part(BaseModel):
+    """JSON of which every field is known, of its type, and final."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Range(_Part):
+    """Any duration from min to max, in seconds."""
+
+    min: Seconds
+    max: Seconds
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Range:
+        if self.min > self.max:
+            raise ValueError(f"min {self.min:g} is above max {self.max:g}")
+        return self
+
+
+class FileEntry(_Part):
+    """What a file of the bundle has to be."""
+
+    bytes: Annotated[int, Field(ge=0)]
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*$")]
+
+
+class About(_Part):
+    """bundle.json. frames: "all" when every song fills the model's frames, "duration" when it has its own."""
+
+    format: Literal[1] = Field(alias="schema")
+    kind: Literal["diffrhythm"]
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{0,63}$")]
+    demo: bool
+    licence: str
+    source: str
+    versions: dict[str, str]
+    transformer: dict[str, int]
+    vae: dict[str, int | list[int]]
+    style_encoder: Literal["words"]
+    durations: Range | Annotated[list[Seconds], Field(min_length=1)]
+    frames: Literal["all", "duration"]
+    files: dict[FileName, FileEntry]
+
+    @model_validator(mode="after")
+    def _whole(self) -> About:
+        missing = sorted(set(FILES) - self.files.keys())
+        if missing:
+            raise ValueError(f"no entry for {', '.join(missing)}")
+        return self
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle whose description is sound and whose files have the sizes that it states.
+
+    hash: SHA-256 of bundle.json, and so, through the sums it lists, of the whole model.
+    """
+
+    folder: Path
+    about: About
+    config: ModelConfig
+    vae_config: VaeConfig
+    hash: str
+
+    @property
+    def name(self) -> str:
+        return self.about.name
+
+    @property
+    def demo(self) -> bool:
+        return self.about.demo
+
+    @property
+    def longest(self) -> float:
+        """Seconds of the longest song that the model makes."""
+        durations = self.about.durations
+        return durations.max if isinstance(durations, Range) else max(durations)
+
+    def fitting_duration(self, seconds: float) -> float:
+        """The shortest duration that the model makes and that holds this many seconds, else its longest."""
+        durations = self.about.durations
+        if isinstance(durations, Range):
+            return min(max(seconds, durations.min), durations.max)
+        return min((choice for choice in durations if choice >= seconds), default=self.longest)
+
+    def check_duration(self, seconds: float) -> None:
+        """Raises RequestError for a duration that the model cannot make."""
+        durations = self.about.durations
+        if isinstance(durations, Range):
+            fits, wanted = (
+                durations.min <= seconds <= durations.max,
+                f"{durations.min:g} to {durations.max:g}",
+            )
+        else:
+            fits, wanted = seconds in durations, " or ".join(f"{choice:g}" for choice in sorted(durations))
+        if not fits:
+            raise RequestError(
+                f"{self.name} cannot make {seconds:g} s: duration: choose {wanted}, or another model"
+            )
+
+    def duration_frames(self, seconds: float) -> int:
+        """Latent frames of a song of this many seconds: enough to hold them, or all that the model has.
+
+        Raises RequestError as check_duration does.
+        """
+        self.check_duration(seconds)
+        if self.about.frames == "all":
+            return self.config.max_frames
+        return math.ceil(round(seconds * SAMPLE_RATE) / HOP)
+
+    @cached_property
+    def inventory(self) -> Inventory:
+        """The phones that the model knows, and their ids."""
+        return Inventory.read(self.folder / PHONEMES)
+
+    @cached_property
+    def negative_style(self) -> NDArray[np.float32]:
+        """[512] float32: the style of the null pass."""
+        path = self.folder / NEGATIVE_STYLE
+        try:
+            style = np.load(path, allow_pickle=False).reshape(-1)
+        except (ValueError, OSError, EOFError) as error:
+            raise BundleError(f"cannot read ({error}): {path}; get the bundle again") from error
+        if (
+            style.shape != (self.config.style_dim,)
+            or style.dtype != np.float32
+            or not np.isfinite(style).all()
+        ):
+            raise BundleError(f"not {self.config.style_dim} finite float32: {path}; get the bundle again")
+        return style  # type: ignore[no-any-return]
+
+    def open_transformer(self, precision: Precision) -> DiT:
+        """The transformer in this arithmetic (precision.apply), its file mapped and read as it is used."""
+        import torch
+
+        from diffrhythm import precision as arithmetic
+        from diffrhythm import transformer
+
+        with torch.device("meta"):
+            model = transformer.DiT(self.config)
+        transformer.load_weights(model, self._tensors(TRANSFORMER))
+        return arithmetic.apply(model, precision)
+
+    def open_vae(self) -> Vae:
+        """The autoencoder in float32, its file mapped and read as it is used."""
+        from diffrhythm import vae
+
+        autoencoder = vae.Vae(self.vae_config)
+        vae.load_weights(autoencoder, self._tensors(VAE))
+        return autoencoder
+
+    def _tensors(self, name: str) -> dict[str, Tensor]:
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        try:
+            return load_file(self.folder / name)
+        except (SafetensorError, OSError) as error:
+            raise BundleError(f"cannot read ({error}): {self.folder / name}; get the bundle again") from error
+
+
+def load(name_or_path: str | Path) -> Bundle:
+    """The bundle of this name ("demo", made on first use) or in this folder.
+
+    Raises BundleError: no such bundle, a description that is not sound, a file missing or of another size.
+    """
+    if str(name_or_path) == "demo":
+        from diffrhythm import demo  # it builds what this module reads
+
+        return read(demo.folder())
+    return read(Path(name_or_path))
+
+
+def read(folder: Path) -> Bundle:
+    """The bundle in this folder."""
+    path = folder / ABOUT
+    if not path.is_file():
+        raise BundleError(f'no model bundle: {folder}; give the folder of a {ABOUT}, or "demo"')
+    if path.stat().st_size > _MAX_ABOUT_BYTES:
+        raise BundleError(f"{path.stat().st_size} bytes are no description: {path}; get the bundle again")
+    text = path.read_bytes()
+    try:
+        about = About.model_validate_json(text)
+    except ValidationError as error:
+        raise BundleError(f"{_first_fault(error)}: {path}; get the bundle again") from error
+    _check_sizes(folder, about)
+    return Bundle(
+        folder=folder,
+        about=about,
+        config=ModelConfig.from_dict(about.transformer),
+        vae_config=VaeConfig.from_dict(about.vae),
+        hash=hashlib.sha256(text).hexdigest(),
+    )
+
+
+def verify(bundle: Bundle) -> None:
+    """Reads every file. Raises BundleError naming those whose SHA-256 is another than it says."""
+    changed = [
+        name
+        for name, entry in bundle.about.files.items()
+        if files.sha256(bundle.folder / name) != entry.sha256
+    ]
+    if changed:
+        raise BundleError(
+            f"changed since it was made: {', '.join(changed)} in {bundle.folder}; get the bundle again"
+        )
+
+
+def _check_sizes(folder: Path, about: About) -> None:
+    for name, entry in about.files.items():
+        path = folder / name
+        if not path.is_file():
+            raise BundleError(f"missing file of the model: {path}; get the bundle again")
+        if path.stat().st_size != entry.bytes:
+            raise BundleError(
+                f"{path.stat().st_size} bytes where {entry.bytes} belong: {path}; get the bundle again"
+            )
+
+
+def _first_fault(error: ValidationError) -> str:
+    """One line of a validation error: where in the JSON, and what."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    return f"{'.'.join(map(str, first['loc'])) or 'the whole'}: {first['msg']}"

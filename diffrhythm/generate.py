@@ -1,0 +1,441 @@
+"""The pipeline of one song: lyrics → style → load → sample → decode → checks. It speaks in Events alone.
+
+t latent frames · n samples
+One big thing is in memory at a time: the style encoder goes before the transformer comes, and that goes before
+the VAE.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal, get_args
+
+import torch
+
+from diffrhythm import audio, conditioning, sampling, solvers, vae
+from diffrhythm import precision as arithmetic
+from diffrhythm import style as styles
+from diffrhythm.audio import Audio, Checks
+from diffrhythm.bundle import Bundle
+from diffrhythm.errors import RequestError, StyleError
+from diffrhythm.events import Event, Phase
+from diffrhythm.lyrics import Alignment, Lyrics, align, parse_lrc
+from diffrhythm.phonemes import Language
+from diffrhythm.precision import Precision
+from diffrhythm.sampling import State
+from diffrhythm.vae_config import LATENT_CHANNELS, SAMPLE_RATE
+
+Compat = Literal["ours", "published"]
+OnEvent = Callable[[Event], None]
+# May give points that replace what is left of the grid (sampling.OnStep).
+OnStep = Callable[[State], Sequence[float] | None]
+
+# What follows the last line when the song's length is ours to choose.
+TAIL_S = 4.0
+# Between the samples and in lossy formats a song rises above its own peak.
+PEAK_DBFS = -1.0
+CHUNK_FRAMES = 128
+OVERLAP_FRAMES = 32
+
+_MAX_STEPS = 1000
+_MAX_CFG = 100.0
+_MAX_CHUNK = 6144
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a song is asked to be; see generate."""
+
+    lyrics: str | None
+    style: str | None = None
+    style_clip: Path | None = None
+    negative_style: str | None = None
+    duration: float | None = None
+    seed: int = 0
+    steps: int = 16
+    cfg: float = 4.0
+    sampler: str = "euler"
+    language: Language = "auto"
+    lyrics_compat: Compat = "ours"
+    lyrics_source: str = "lyrics.lrc"
+    lyrics_first_line: int = 1
+    precision: str = "auto"
+    chunk_frames: int = CHUNK_FRAMES
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a request comes to with this model, known before any weight is read.
+
+    duration: seconds. frames: of the latent. warnings: about the lyrics, one line each.
+    """
+
+    duration: float
+    frames: int
+    alignment: Alignment
+    precision: Precision
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Song:
+    """A finished song, or the estimate of one.
+
+    audio: float32 [2, n], n = round(duration · sample_rate), peak at −1 dBFS. seconds: what each phase took.
+    time_grid: the points that were really walked; its last is 1 for a finished song. passes: transformer passes.
+    latent_std: of what was decoded. checks: of audio. precision: the transformer's, None for an estimate.
+    """
+
+    audio: Audio
+    sample_rate: int
+    duration: float
+    seconds: Mapping[Phase, float]
+    time_grid: tuple[float, ...]
+    passes: int
+    warnings: tuple[str, ...]
+    latent_std: float
+    checks: Checks
+    precision: Precision | None
+
+
+def generate(
+    bundle: Bundle,
+    *,
+    lyrics: str | None,
+    style: str | None = None,
+    style_clip: Path | None = None,
+    negative_style: str | None = None,
+    duration: float | None = None,
+    seed: int,
+    steps: int,
+    cfg: float,
+    sampler: str = "euler",
+    language: Language = "auto",
+    lyrics_compat: Compat = "ours",
+    lyrics_source: str = "lyrics.lrc",
+    lyrics_first_line: int = 1,
+    precision: str = "auto",
+    chunk_frames: int = CHUNK_FRAMES,
+    on_event: OnEvent | None = None,
+    on_step: OnStep | None = None,
+    resume: State | None = None,
+) -> Song:
+    """A song from lyrics and a style.
+
+    lyrics: LRC text, None for an instrumental; lyrics_source and lyrics_first_line: where it is written, for
+    messages; lyrics_compat: read as the published program does, or with no line lost. style or style_clip: a
+    text, or an audio file of ten seconds or more. negative_style: a text to move away from, None for the
+    model's own. duration: seconds; None: as the lyrics need, within what the model makes. seed, steps, cfg,
+    sampler: of the run. precision: fp32, bf16, int8 or auto. chunk_frames: of the decoder; less takes less
+    memory. on_event: told of every phase, step and chunk. on_step: given the state after each step, for
+    keeping; it may thin what is left of the grid. resume: such a state to go on from.
+
+    Raises InputError (lyrics, style, audio, request), BundleError, NumbersError, CheckpointError.
+    """
+    request = Request(
+        lyrics=lyrics,
+        style=style,
+        style_clip=style_clip,
+        negative_style=negative_style,
+        duration=duration,
+        seed=seed,
+        steps=steps,
+        cfg=cfg,
+        sampler=sampler,
+        language=language,
+        lyrics_compat=lyrics_compat,
+        lyrics_source=lyrics_source,
+        lyrics_first_line=lyrics_first_line,
+        precision=precision,
+        chunk_frames=chunk_frames,
+    )
+    progress = _Progress(on_event)
+    progress.begin("lyrics")
+    plan = inspect(bundle, request)
+    progress.begin("style")
+    positive, negative = _styles(bundle, request)
+    state = _sample(bundle, request, plan, positive, negative, progress, on_step, resume)
+    return _finish(
+        bundle,
+        state.x_t,
+        duration=plan.duration,
+        chunk_frames=chunk_frames,
+        time_grid=state.time_grid,
+        passes=state.passes,
+        warnings=plan.warnings,
+        precision=plan.precision,
+        progress=progress,
+    )
+
+
+def estimate(
+    bundle: Bundle,
+    state: State,
+    *,
+    duration: float,
+    chunk_frames: int = CHUNK_FRAMES,
+    on_event: OnEvent | None = None,
+) -> Song:
+    """The song that a checkpoint's flow points to: x_1 ≈ x_t + (1 − t) v, decoded.
+
+    Raises RequestError for a duration that the state does not hold, NumbersError as generate does.
+    """
+    if state.x_t.shape[1] != bundle.duration_frames(duration):
+        raise RequestError(
+            f"checkpoint of {state.x_t.shape[1]} frames for a song of {duration:g} s: estimate: "
+            "give the duration that it was begun with"
+        )
+    return _finish(
+        bundle,
+        state.estimate(),
+        duration=duration,
+        chunk_frames=chunk_frames,
+        time_grid=state.time_grid[: state.position + 1],
+        passes=state.passes,
+        warnings=(f"estimated from t = {state.t:.3f}, step {state.step} of {state.steps}",),
+        precision=None,
+        progress=_Progress(on_event),
+    )
+
+
+def inspect(bundle: Bundle, request: Request) -> Plan:
+    """What the request comes to: all of its input read and checked, no weight loaded.
+
+    Raises InputError as generate would.
+    """
+    _check_numbers(request)
+    for text_or_clip in (_asked_style(request), request.negative_style):
+        if text_or_clip is not None:
+            styles.check(text_or_clip)
+    precision = arithmetic.detect() if request.precision == "auto" else arithmetic.named(request.precision)
+    lines = parse_lrc(
+        request.lyrics or "",
+        source=request.lyrics_source,
+        first_line=request.lyrics_first_line,
+        published=request.lyrics_compat == "published",
+    )
+    duration = _duration(bundle, request, lines)
+    frames = bundle.duration_frames(duration)
+    alignment = _align(bundle, request, lines, frames, duration)
+    return Plan(duration, frames, alignment, precision, (*lines.warnings, *alignment.warnings))
+
+
+def _duration(bundle: Bundle, request: Request, lines: Lyrics) -> float:
+    """Seconds asked for; else what the lyrics need and a tail; without any, the longest that the model makes."""
+    if request.duration is not None:
+        return request.duration
+    if not lines.lines:
+        return bundle.longest
+    return bundle.fitting_duration(_align(bundle, request, lines, None, None).end_seconds + TAIL_S)
+
+
+def _check_numbers(request: Request) -> None:
+    if not 1 <= request.steps <= _MAX_STEPS:
+        raise RequestError(f"{request.steps} steps: steps: choose 1 to {_MAX_STEPS}, or a preset")
+    if not 0 <= request.cfg <= _MAX_CFG:  # NaN is in no range
+        raise RequestError(f"guidance {request.cfg}: cfg: choose 0 to {_MAX_CFG:g}; 4 is the published one")
+    if not 0 <= request.seed < 2**63:
+        raise RequestError(f"seed {request.seed}: seed: choose 0 to {2**63 - 1}")
+    if not OVERLAP_FRAMES < request.chunk_frames <= _MAX_CHUNK:
+        raise RequestError(
+            f"chunks of {request.chunk_frames} frames: chunk_frames: "
+            f"choose {OVERLAP_FRAMES + 1} to {_MAX_CHUNK}; {CHUNK_FRAMES} is the published one"
+        )
+    if request.duration is not None and not math.isfinite(request.duration):
+        raise RequestError(f"duration {request.duration}: duration: give it in seconds")
+    if request.lyrics_compat not in get_args(Compat):
+        raise RequestError(
+            f"lyrics_compat {request.lyrics_compat!r}: lyrics_compat: choose ours or published"
+        )
+    if request.language not in get_args(Language):
+        raise RequestError(f"language {request.language!r}: language: choose auto, en or zh")
+    solvers.named(request.sampler)
+
+
+def _asked_style(request: Request) -> str | Path:
+    if (request.style is None) == (request.style_clip is None):
+        found = "no style" if request.style is None else "a style text and a style clip"
+        raise StyleError(f"{found}: style: give either words or an audio file")
+    return request.style if request.style is not None else Path(request.style_clip or "")
+
+
+def _align(
+    bundle: Bundle, request: Request, lines: Lyrics, frames: int | None, max_secs: float | None
+) -> Alignment:
+    return align(
+        lines,
+        bundle.inventory,
+        frames=frames,
+        max_secs=max_secs,
+        language=request.language,
+        published=request.lyrics_compat == "published",
+    )
+
+
+def _styles(bundle: Bundle, request: Request) -> tuple[torch.Tensor, torch.Tensor]:
+    """The style asked for and the one to move away from, [512] each."""
+    positive = styles.embed(_asked_style(request), bundle)
+    negative = (
+        bundle.negative_style
+        if request.negative_style is None
+        else styles.embed(request.negative_style, bundle)
+    )
+    return torch.from_numpy(positive), torch.from_numpy(negative)
+
+
+def _sample(
+    bundle: Bundle,
+    request: Request,
+    plan: Plan,
+    positive: torch.Tensor,
+    negative: torch.Tensor,
+    progress: _Progress,
+    on_step: OnStep | None,
+    resume: State | None,
+) -> State:
+    """The state at the end of the grid. The transformer lives no longer than this call."""
+    progress.begin("load", note=f"{plan.precision} on {torch.get_num_threads()} threads")
+    model = bundle.open_transformer(plan.precision)
+    progress.begin("sample")
+    song = conditioning.build(
+        model,
+        text_ids=torch.from_numpy(plan.alignment.ids),
+        style=positive,
+        negative_style=negative,
+        duration_frames=plan.frames,
+    )
+    last = resume
+
+    def stepped(state: State) -> Sequence[float] | None:
+        nonlocal last
+        progress.step(state)
+        tail = on_step(state) if on_step else None
+        last = state if tail is None else state.with_tail(tail)
+        progress.restart_clock()
+        return tail
+
+    progress.restart_clock()
+    sampling.sample(
+        model,
+        song,
+        seeded_noise(request.seed, plan.frames),
+        steps=request.steps,
+        cfg=request.cfg,
+        sampler=request.sampler,
+        on_step=stepped,
+        resume=resume,
+    )
+    if last is None:
+        raise AssertionError("a run of at least one step, or a resumed one, has a last state")
+    return last
+
+
+def seeded_noise(seed: int, frames: int) -> torch.Tensor:
+    """x_0 of this seed, [1, t, c]: the published draw, from a generator of its own."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(frames, LATENT_CHANNELS, generator=generator)[None]
+
+
+def _finish(
+    bundle: Bundle,
+    latents: torch.Tensor,
+    *,
+    duration: float,
+    chunk_frames: int,
+    time_grid: tuple[float, ...],
+    passes: int,
+    warnings: tuple[str, ...],
+    precision: Precision | None,
+    progress: _Progress,
+) -> Song:
+    """latents [1, t, c] decoded, cut to the duration, checked and brought to its peak."""
+    progress.begin("decode")
+    with torch.inference_mode():
+        decoded = vae.decode(
+            latents,
+            bundle.open_vae().decoder,
+            chunk_frames=chunk_frames,
+            overlap=OVERLAP_FRAMES,
+            on_chunk=progress.chunk,
+        )
+    raw = decoded[0, :, : round(duration * SAMPLE_RATE)].numpy()
+    audio.refuse_unheard(raw)
+    sound = audio.normalise(raw, PEAK_DBFS)
+    checks = audio.check(sound)
+    return Song(
+        audio=sound,
+        sample_rate=SAMPLE_RATE,
+        duration=duration,
+        seconds=progress.end(),
+        time_grid=time_grid,
+        passes=passes,
+        warnings=warnings,
+        latent_std=float(latents.std()),
+        checks=checks,
+        precision=precision,
+    )
+
+
+@dataclass(slots=True)
+class _Progress:
+    """Tells on_event what moves, and how long it took; keeps the seconds of each phase."""
+
+    on_event: OnEvent | None
+    seconds: dict[Phase, float] = field(default_factory=dict)
+    phase: Phase | None = None
+    phase_began: float = 0.0
+    step_began: float = 0.0
+
+    def begin(self, phase: Phase, note: str = "") -> None:
+        self.end()
+        self.phase, self.phase_began = phase, time.monotonic()
+        self.restart_clock()
+        self._tell(Event(phase, note=note))
+
+    def step(self, state: State) -> None:
+        self._tell(
+            Event(
+                "sample",
+                step=state.step,
+                steps=state.steps,
+                seconds=time.monotonic() - self.step_began,
+                t=state.t,
+                passes=state.passes,
+                latent_std=state.latent_std,
+            )
+        )
+
+    def chunk(self, done: int, chunks: int) -> None:
+        self._tell(Event("decode", step=done, steps=chunks, seconds=time.monotonic() - self.step_began))
+        self.restart_clock()
+
+    def restart_clock(self) -> None:
+        """The next step or chunk begins now: what was done between them is not its time."""
+        self.step_began = time.monotonic()
+
+    def end(self) -> Mapping[Phase, float]:
+        """Seconds of each phase, the one that ends now included."""
+        if self.phase is not None:
+            self.seconds[self.phase] = time.monotonic() - self.phase_began
+        self.phase = None
+        return self.seconds
+
+    def _tell(self, event: Event) -> None:
+        if self.on_event:
+            self.on_event(event)
+
+
+class _CallableModule(ModuleType):
+    """Once this module is imported, `diffrhythm.generate` is the module: calling that makes a song as well."""
+
+    def __call__(self, *arguments: Any, **asked: Any) -> Song:
+        return generate(*arguments, **asked)
+
+
+sys.modules[__name__].__class__ = _CallableModule

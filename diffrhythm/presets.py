@@ -1,0 +1,54 @@
+"""How good a song is asked to be: steps and guidance by name. Pure; torch is not needed to read them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+
+from diffrhythm.errors import RequestError
+
+# The published guidance w in p + (p − q)·w; the usual scale is w + 1.
+PUBLISHED_CFG = 4.0
+# Few steps follow a strong guidance badly: a CPU's default takes a little less.
+CPU_CFG = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class Preset:
+    """steps: solver steps, n of them on n + 1 points. cfg: the published w. why: a sentence for people."""
+
+    name: str
+    steps: int
+    cfg: float
+    sampler: str
+    why: str
+
+
+PRESETS = {
+    preset.name: preset
+    for preset in (
+        Preset("preview", 4, PUBLISHED_CFG, "euler", "4 steps, to hear whether style and lyrics fit"),
+        Preset("draft", 8, PUBLISHED_CFG, "euler", "8 steps, rough"),
+        Preset("standard", 16, PUBLISHED_CFG, "euler", "16 steps, half of the published run"),
+        Preset("high", 32, PUBLISHED_CFG, "euler", "32 steps, one more than the published run"),
+        Preset("max", 64, PUBLISHED_CFG, "euler", "64 steps, twice the published run"),
+        Preset("reference", 31, PUBLISHED_CFG, "euler", "exactly the published run: 32 points, 31 steps"),
+    )
+}
+
+
+def preset(name: str) -> Preset:
+    """The preset of this name. Raises RequestError for another, with the nearest one suggested."""
+    if name in PRESETS:
+        return PRESETS[name]
+    near = get_close_matches(name, PRESETS, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(PRESETS)} or auto"
+    raise RequestError(f"no preset is called {name!r}: preset: {hint}")
+
+
+def auto(device: str) -> Preset:
+    """What suits this device ("cpu", "cuda", "cuda:1"); its `why` says what was chosen and why."""
+    if device.partition(":")[0] == "cpu":
+        why = f"standard, guidance {CPU_CFG:g}: 32 steps take twice as long on a processor"
+        return replace(PRESETS["standard"], cfg=CPU_CFG, why=why)
+    return replace(PRESETS["high"], why=f"high, guidance {PUBLISHED_CFG:g}: a GPU has the time for 32 steps")
