@@ -1,0 +1,38 @@
+# make setup   a virtual environment in .venv with everything at the locked versions; quick when current
+# make demo    setup, then every song of jobs/
+# make test    setup, then all tests
+# make check   setup, then format, lint and types
+# make lock    requirements.lock anew from pyproject.toml (needs uv; UPGRADE=1 takes newer versions)
+# make clean   remove .venv and caches, keep outputs/
+#
+# make setup PYTHON=/usr/bin/python3.12      with this Python
+# make setup TORCH_INDEX=URL                 torch from another index, such as PyTorch's own for CPU only
+
+PY := .venv/bin/python
+
+.PHONY: help setup demo test check lock clean
+
+help:
+	@sed -n 's/^# \{0,1\}//p' Makefile
+
+setup:
+	@PYTHON='$(PYTHON)' TORCH_INDEX='$(TORCH_INDEX)' scripts/setup.sh
+
+demo: setup
+	.venv/bin/runner batch jobs/*.yaml
+
+test: setup
+	$(PY) -m pytest -q $(ARGS)
+
+check: setup
+	$(PY) -m ruff format --check .
+	$(PY) -m ruff check .
+	$(PY) -m mypy
+
+lock:
+	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \
+		--no-header --no-annotate --quiet $(if $(UPGRADE),--upgrade) -o requirements.lock
+
+clean:
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	find runner diffrhythm tests benchmarks jobs -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,92 @@
+#!/usr/bin/env bash
+# Make .venv: all packages at the versions and hashes of requirements.lock, and .venv/bin/runner.
+# Uses uv where it is installed, else venv and pip. Run by `make setup`; does nothing when .venv is current.
+#
+#   PYTHON        the Python to use, in place of the first that fits
+#   TORCH_INDEX   install torch and torchaudio from this index and leave the CUDA packages out
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+say() { echo "setup: $*"; }
+fail() { say "$*" >&2; exit 1; }
+
+requires=$(sed -n 's/^requires-python = "\(.*\)"$/\1/p' pyproject.toml) # such as >=3.11,<3.15
+oldest=$(sed 's/.*>=3\.\([0-9]*\).*/\1/' <<<"$requires")
+beyond=$(sed 's/.*<3\.\([0-9]*\).*/\1/' <<<"$requires")
+
+# The stamp holds what .venv was made from, and the index that torch came from, which later runs keep.
+stamp=.venv/.setup-stamp
+torch_index=${TORCH_INDEX:-$(sed -n 2p "$stamp" 2>/dev/null || true)}
+# The folder counts too: the scripts in .venv/bin name it.
+sources=$({ pwd; cat requirements.lock pyproject.toml; } | cksum)
+
+fits() { "$1" -c "import sys; sys.exit(not (3, $oldest) <= sys.version_info < (3, $beyond))" >/dev/null 2>&1; }
+has_uv() { command -v uv >/dev/null; }
+
+is_current() {
+    [ -x .venv/bin/runner ] && fits .venv/bin/python &&
+        [ "$(cat "$stamp" 2>/dev/null)" = "$(printf '%s\n%s' "$sources" "$torch_index")" ]
+}
+
+find_python() {
+    local candidates=("${PYTHON:-python3}") minor
+    for ((minor = beyond - 1; minor >= oldest; minor--)); do
+        [ -n "${PYTHON:-}" ] || candidates+=("python3.$minor")
+    done
+    for python in "${candidates[@]}"; do
+        if fits "$python"; then return; fi
+    done
+    fail "no Python $requires as ${candidates[*]}; install one (sudo apt install python3.12) or name it: make setup PYTHON=/path/to/python3"
+}
+
+make_venv() {
+    if fits .venv/bin/python && { has_uv || .venv/bin/python -m pip --version >/dev/null 2>&1; }; then
+        say "keep .venv with $(.venv/bin/python --version)"
+    elif has_uv; then
+        say "make .venv with $(uv --version)"
+        rm -rf .venv
+        uv venv --quiet --python "${PYTHON:-$requires}" .venv
+    else
+        find_python
+        "$python" -c 'import venv, ensurepip' 2>/dev/null ||
+            fail "$python has no venv module; install it (sudo apt install python3-venv), then run make setup again"
+        say "make .venv with $("$python" --version)"
+        rm -rf .venv
+        "$python" -m venv .venv
+    fi
+}
+
+install() {
+    if has_uv; then
+        uv pip install --quiet --python .venv/bin/python "$@"
+    else
+        # The lock pins everything: a constraint from pip's own settings could only contradict it.
+        PIP_CONSTRAINT=/dev/null .venv/bin/python -m pip install --quiet --disable-pip-version-check "$@"
+    fi
+}
+
+install_locked() {
+    local lock=requirements.lock
+    if [ -n "$torch_index" ]; then
+        say "install torch and torchaudio from $torch_index"
+        # shellcheck disable=SC2046 # two words on purpose
+        install --no-deps --index-url "$torch_index" $(grep -oE '^torch(audio)?==[^ ]+' "$lock")
+        lock=.venv/requirements-without-cuda.lock
+        awk -f scripts/without-cuda.awk requirements.lock >"$lock"
+    fi
+    say "install $(grep -c '==' "$lock") packages of the lock (minutes the first time: torch is large)"
+    install --require-hashes -r "$lock"
+}
+
+if is_current; then
+    say ".venv is current"
+    exit
+fi
+rm -f "$stamp"
+make_venv
+install_locked
+say "install the runner itself"
+# setuptools comes from the lock, so that nothing is fetched unlocked.
+install --no-deps --no-build-isolation -e .
+printf '%s\n%s\n' "$sources" "$torch_index" >"$stamp"
+say "done; try: .venv/bin/runner --help"
