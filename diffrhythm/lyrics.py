@@ -16,13 +16,15 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING
 
 from diffrhythm.errors import LyricsError
 from diffrhythm.phonemes import Inventory, Language, Phones, segments, to_ids
 from diffrhythm.phonemes.inventory import COMMA, FILLER, STOP
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 SAMPLE_RATE = 44100
 SAMPLES_PER_FRAME = 2048
@@ -299,6 +301,8 @@ def _lay(
     sung: list[tuple[Line, Phones]], inventory: Inventory, frames: int | None, warnings: list[str] | None
 ) -> Alignment:
     """sung laid on `frames` frames. warnings: those so far; None where none are wanted."""
+    import numpy as np  # takes longer than all the rest of this module's import
+
     spans = _spans(sung)
     end = spans[-1][1] if spans else 0
     length = end if frames is None else frames

@@ -11,6 +11,7 @@ jieba and pypinyin are loaded on first use. No cache file is written: many songs
 from __future__ import annotations
 
 import re
+import unicodedata
 import warnings
 from functools import cache
 from typing import Any
@@ -70,7 +71,7 @@ def read(text: str) -> tuple[list[str], list[str]]:
             phones.append(word)
             continue
         for char, syllable in zip(word, _syllables(word), strict=True):
-            found = _phones_of(syllable)
+            found = phones_of(syllable)
             phones += found
             left_out += [] if found else [char]
     return phones, left_out
@@ -93,7 +94,7 @@ def _syllables(word: str) -> list[str]:
     return sandhi(word, _reading(word))
 
 
-def _phones_of(syllable: str) -> list[str]:
+def phones_of(syllable: str) -> list[str]:
     """Initial and final of one pinyin syllable with its tone: zhong1 → ts`⁼, ʊŋ→; [] of one that is none."""
     syllable = _HUMMED.get(syllable[:-1], syllable[:-1]) + syllable[-1:]
     spelled = _SYLLABLE.fullmatch(syllable)
@@ -207,11 +208,18 @@ def _reading(word: str) -> list[str]:
 
 
 def _numbers_in_words(text: str) -> str:
-    if not any(c.isdigit() for c in text):
+    if not any(c.isdecimal() for c in text):
         return text
     import cn2an
 
-    return str(cn2an.transform(_LONG_NUMBER.sub(lambda m: m[0].translate(_SPELLED), text), "an2cn"))
+    text = _LONG_NUMBER.sub(lambda m: m[0].translate(_SPELLED), re.sub(r"\d", _ascii_digit, text))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of a number that it leaves as it is
+        return str(cn2an.transform(text, "an2cn")).translate(_SPELLED)
+
+
+def _ascii_digit(found: re.Match[str]) -> str:
+    return str(unicodedata.decimal(found[0]))
 
 
 @cache

@@ -55,10 +55,8 @@ _ABBREVIATIONS = {
 }
 _ABBREVIATION = re.compile(rf"\b({'|'.join(_ABBREVIATIONS)})\b", re.IGNORECASE)
 _MARK = re.compile(f"([{re.escape(''.join(MARKS))}])")
+_DATA_FILES = ("phontab", "phonindex", "phondata", "intonations", "en_dict")
 _CLOSED = frozenset("".join(chinese.alphabet())) - frozenset("→↑↓") | {"ː"}
-
-# espeak-ng keeps its data path in a buffer of 160 bytes and ends the whole process when it overflows.
-_LONGEST_DATA_PATH = 140
 
 
 class EspeakError(DiffRhythmError):
@@ -125,37 +123,34 @@ def _merge(found: list[str], first: str, second: str) -> list[str]:
 
 @cache
 def _voice() -> Any:
-    """phonemizer's espeak backend on the wheel's library."""
-    library, data = _wheel()
+    import espeakng_loader
+
+    return voice(Path(espeakng_loader.get_library_path()))
+
+
+def voice(library: Path) -> Any:
+    """phonemizer's espeak backend on a library of espeak-ng, its data in espeak-ng-data beside it.
+
+    Raises EspeakError. Files are looked for first: without its data espeak-ng ends the process.
+    """
+    data = library.parent / "espeak-ng-data"
+    for needed in (library, *(data / name for name in _DATA_FILES)):
+        if not needed.is_file():
+            raise EspeakError(f"{needed}: missing, run: pip install --force-reinstall espeakng-loader")
     try:
         from phonemizer.backend import EspeakBackend
         from phonemizer.backend.espeak.wrapper import EspeakWrapper
 
         EspeakWrapper.set_library(str(library))
         EspeakWrapper.set_data_path(str(data))
-        quiet = logging.Logger("espeak", level=logging.ERROR)  # it warns of "words count mismatch" at will
-        return EspeakBackend("en-us", language_switch="remove-flags", logger=quiet)
+        return EspeakBackend("en-us", language_switch="remove-flags", logger=_quiet_logger())
     except (RuntimeError, OSError) as error:
         raise EspeakError(
-            f"{library}: espeak-ng cannot be loaded ({error}), reinstall espeakng-loader and check that the "
-            "temporary folder is writable and not mounted noexec"
+            f"{library}: espeak-ng cannot be loaded ({error}), run: pip install --force-reinstall "
+            "espeakng-loader; its copy in the temporary folder must not be on a noexec mount"
         ) from error
 
 
-def _wheel() -> tuple[Path, Path]:
-    """The library and the data of the espeakng-loader wheel, checked: espeak-ng itself would just exit."""
-    import espeakng_loader
-
-    library = Path(espeakng_loader.get_library_path())
-    data = library.parent / "espeak-ng-data"
-    for needed in (library, data / "phontab", data / "en_dict"):
-        if not needed.is_file():
-            raise EspeakError(
-                f"{needed}: missing, reinstall it with: pip install --force-reinstall espeakng-loader"
-            )
-    if len(bytes(data)) > _LONGEST_DATA_PATH:
-        raise EspeakError(
-            f"{data}: path of {len(bytes(data))} bytes, more than espeak-ng can hold ({_LONGEST_DATA_PATH}), "
-            "install into a folder with a shorter path"
-        )
-    return library, data
+def _quiet_logger() -> logging.Logger:
+    """For phonemizer, which warns of a "words count mismatch" wherever espeak joins two words."""
+    return logging.Logger("espeak", level=logging.ERROR)

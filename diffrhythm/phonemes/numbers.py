@@ -6,16 +6,17 @@ The only user of inflect, whose import takes 1.5 s: imported by the first line w
 from __future__ import annotations
 
 import re
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
-_THOUSANDS = re.compile(r"\d[\d,]+\d")
+# Each begins where digits begin: tried within a run of them, a long run would take its square in time.
+_THOUSANDS = re.compile(r"(?<![\d,])\d{1,3}(?:,\d{3})+(?![\d,])")  # and not the "1,2,3" of a song
 _POUNDS = re.compile(r"£(\d+)")
 _DOLLARS = re.compile(r"\$(\d{1,15})(?:\.(\d{1,2})(?!\d))?")
-_FRACTION = re.compile(r"(\d+)/(\d+)")
-_DECIMAL = re.compile(r"(\d+)\.(\d+)")
+_FRACTION = re.compile(r"(?<!\d)(\d+)/(\d+)")
+_DECIMAL = re.compile(r"(?<!\d)(\d+)\.(\d+)")
 _PERCENT = re.compile(r"(?<=\d)%")
-_ORDINAL = re.compile(r"(\d+)(st|nd|rd|th)\b", re.IGNORECASE)
+_ORDINAL = re.compile(r"(?<!\d)(\d+)(st|nd|rd|th)\b", re.IGNORECASE)
 _NUMBER = re.compile(r"\d+")
 
 # inflect has names for longer ones, but nobody sings them: they are read digit by digit.
@@ -54,6 +55,7 @@ def _ordinal(digits: str) -> str:
     return str(_inflect().ordinal(_inflect().number_to_words(int(digits), andword="")))
 
 
+@lru_cache(maxsize=256)
 def _cardinal(digits: str) -> str:
     if len(digits) > _LONGEST_NAMED:
         return " ".join(_cardinal(digit) for digit in digits)
