@@ -1,0 +1,443 @@
+"""How every song stands, told from the files alone: the parent may be alive, dead, or on another terminal.
+
+song.json ▷ failed.json ▷ batch.json ▷ the newest attempt and its beat ──Facts──▶ state, health ──▶ Row
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from json import dumps
+from pathlib import Path
+from typing import Any, Literal
+
+from runner import probes
+from runner.errors import ForeignFileError, RunnerError
+from runner.files import Message, read_json, read_message
+from runner.heartbeat import sender_lives
+from runner.messages import (
+    FREE_CAUSES,
+    Batch,
+    Cause,
+    Heartbeat,
+    Outcome,
+    Phase,
+    QueuedSong,
+    SongRequest,
+    SongState,
+)
+from runner.processes import Identity, boot_id, is_alive
+from runner.songfolder import Outputs, SongFolder, find
+from runner.verdict import IDLE_CPU_SHARE, MEASURED_STALL_S, PHASE_STALL_S
+
+SCHEMA = 1
+
+Health = Literal["healthy", "slow", "stalled", "orphaned", "gone"]
+
+# Silence is worth a word long before it is worth a kill: at a third of the supervisor's own patience, or
+# after three of the song's own steps.
+QUIET_SHARE = 1 / 3
+QUIET_STEPS = 3
+# CPU time counts in hundredths of a second; over less than this a share of it says nothing.
+CPU_WINDOW_S = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How one attempt ended without a song."""
+
+    attempt: int
+    cause: Cause
+    message: str
+    density: int | None = None
+    elapsed_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One song as it stands.
+
+    earlier: from a run before the newest batch. health: of a song with a child; gone is a child that ended
+    without a word. step of steps, density, t, step_s, rss, swap: the newest beat of a running song's child.
+    eta_s: seconds to the end of the phase's steps, of a healthy one. asked: the steps that the user wanted.
+    quiet_s: seconds since that child's last progress. heard_wall: when the last child was last heard,
+    seconds since 1970. retries: attempts that used up one of those
+    allowed, the newest excepted. ended: the attempts of this making so far that gave no song, oldest
+    first. why: how the last of them ended, or why the song failed. seconds: of all attempts, once at rest.
+    """
+
+    song: str
+    state: SongState
+    earlier: bool = False
+    health: Health | None = None
+    phase: Phase | None = None
+    step: int = 0
+    steps: int = 0
+    asked: int | None = None
+    density: int | None = None
+    t: float | None = None
+    step_s: float | None = None
+    eta_s: float | None = None
+    quiet_s: float | None = None
+    heard_wall: float | None = None
+    rss: int | None = None
+    swap: int | None = None
+    attempt: int = 0
+    retries: int = 0
+    ended: tuple[Ending, ...] = ()
+    why: str = ""
+    note: str = ""
+    file: str | None = None
+    seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """The newest batch, all songs, and the files that could not be read. taken_wall: seconds since 1970."""
+
+    batch: Batch | None
+    parent_alive: bool
+    rows: tuple[Row, ...]
+    problems: tuple[str, ...]
+    taken_wall: float
+
+    @property
+    def own(self) -> tuple[Row, ...]:
+        """The songs of the newest batch."""
+        return tuple(row for row in self.rows if not row.earlier)
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What the files of one song say, and whether the child that beat last lives.
+
+    manifest, failure: only of the newest making. open: the newest attempt has left no outcome.
+    cpu_share: of one core, since the last beat, of a child without progress.
+    """
+
+    entry: QueuedSong | None = None
+    manifest: dict[str, Any] | None = None
+    failure: dict[str, Any] | None = None
+    beat: Heartbeat | None = None
+    child_alive: bool = False
+    cpu_share: float | None = None
+    newest: int = 0
+    asked: int | None = None
+    open: bool = False
+    ended: tuple[Ending, ...] = ()
+
+
+def show(outputs: Outputs, *, json: bool = False, watch: bool = False, song: str | None = None) -> int:
+    """Print how the songs stand, or one of them; watch: again every second until the batch ends.
+
+    0, or 1 if there is nothing to show or no such song; 130 for a watch ended by Ctrl-C.
+    """
+    first = look(outputs)
+    if first.batch is None and not first.rows and not first.problems:
+        print(f"{outputs.folder}: nothing here yet; `runner batch` makes songs", file=sys.stderr)
+        return 1
+    try:
+        only = None if song is None else find(song, [row.song for row in first.rows])
+    except RunnerError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    try:
+        _print(outputs, first, only, json=json, watch=watch)
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def _print(outputs: Outputs, first: Survey, only: str | None, *, json: bool, watch: bool) -> None:
+    if json:
+        print(dumps(as_json(_narrow(first, only)), allow_nan=False), flush=True)
+        while watch and first.parent_alive:
+            time.sleep(1.0)
+            first = look(outputs)
+            print(dumps(as_json(_narrow(first, only)), allow_nan=False), flush=True)
+        return
+    from runner import view  # rich is not needed for JSON
+
+    console = view.console(sys.stdout)
+    if not (watch and first.parent_alive):
+        view.print_survey(console, first, only)
+        return
+    with view.screen(console, keep=True) as put:
+        while True:
+            put(_narrow(first, only))
+            if not first.parent_alive:
+                return
+            time.sleep(1.0)
+            first = look(outputs)
+
+
+def look(outputs: Outputs, *, earlier: bool = True) -> Survey:
+    """The survey of this moment."""
+    return survey(outputs, now_mono=time.monotonic(), boot=boot_id(), earlier=earlier)
+
+
+def _narrow(whole: Survey, only: str | None) -> Survey:
+    return whole if only is None else replace(whole, rows=tuple(r for r in whole.rows if r.song == only))
+
+
+def as_json(survey: Survey) -> dict[str, Any]:
+    """The survey for programs; every key is always there."""
+    batch = survey.batch
+    return {
+        "schema": SCHEMA,
+        "taken_wall": survey.taken_wall,
+        "batch": batch
+        and {
+            "pid": batch.pid,
+            "parent_alive": survey.parent_alive,
+            "started_wall": batch.started_wall,
+            "finished_wall": batch.finished_wall,
+            "workers": batch.workers,
+        },
+        "songs": [asdict(row) for row in survey.rows],
+        "problems": list(survey.problems),
+    }
+
+
+# ---------------------------------------------------------------- inference
+
+
+def state_of(facts: Facts, *, parent_alive: bool) -> SongState:
+    """A living parent knows what it has not begun; for the rest, what was written last counts most."""
+    entry = facts.entry
+    if parent_alive and entry is not None and entry.state == "queued":
+        return "queued"
+    if facts.manifest is not None:
+        return "degraded" if facts.manifest["state"] == "degraded" else "done"
+    if facts.failure is not None:
+        return "failed"
+    if facts.child_alive:
+        return "running"
+    if entry is not None and (parent_alive or entry.state not in ("queued", "running")):
+        return entry.state
+    return "interrupted" if facts.newest else "left"
+
+
+def health_of(facts: Facts, state: SongState, *, parent_alive: bool, now_mono: float) -> Health | None:
+    """None for a song at rest, or whose child has not spoken yet."""
+    if state not in ("running", "interrupted"):
+        return None
+    beat = facts.beat
+    if not facts.child_alive:
+        spoke_or_lost = beat is not None or not parent_alive
+        return "gone" if facts.open and spoke_or_lost else None
+    if not parent_alive:
+        return "orphaned"
+    if beat is None or now_mono - beat.progress_mono <= patience_s(beat):
+        return "healthy"
+    busy = facts.cpu_share is None or facts.cpu_share >= IDLE_CPU_SHARE
+    return "slow" if busy else "stalled"
+
+
+def patience_s(beat: Heartbeat) -> float:
+    """How long this child may go without progress before that is worth a word."""
+    step_s = (beat.step_s or 0.0) if beat.phase == "sample" else 0.0
+    floor_s = MEASURED_STALL_S if step_s else PHASE_STALL_S[beat.phase]
+    return max(QUIET_SHARE * floor_s, QUIET_STEPS * step_s)
+
+
+def row_of(song: SongFolder, facts: Facts, *, parent_alive: bool, now_mono: float, earlier: bool) -> Row:
+    state = state_of(facts, parent_alive=parent_alive)
+    beat = facts.beat
+    row = Row(
+        song=song.id,
+        state=state,
+        earlier=earlier,
+        health=health_of(facts, state, parent_alive=parent_alive, now_mono=now_mono),
+        asked=facts.asked,
+        heard_wall=beat.wall if beat else None,
+        attempt=facts.newest or (beat.attempt if beat else 0),
+        retries=sum(end.cause not in FREE_CAUSES for end in facts.ended if end.attempt != facts.newest),
+        ended=facts.ended,
+        why=_why(facts, state),
+        note=_note(facts, state),
+        file=_file(song, facts) if state in ("done", "degraded") else None,
+        seconds=None if state in ("queued", "running") else _seconds(facts),
+    )
+    if state != "running" or beat is None or not (facts.child_alive or facts.open):
+        return row
+    quiet_s = max(0.0, now_mono - beat.progress_mono)
+    return replace(
+        row,
+        phase=beat.phase,
+        step=beat.step,
+        steps=beat.steps,
+        density=beat.density,
+        t=beat.t,
+        step_s=beat.step_s,
+        eta_s=max(0.0, beat.eta_s - quiet_s) if beat.eta_s is not None and row.health == "healthy" else None,
+        quiet_s=quiet_s,
+        rss=beat.rss,
+        swap=beat.swap,
+    )
+
+
+def _why(facts: Facts, state: SongState) -> str:
+    if state == "failed":
+        return _text(facts.failure, "message") or (facts.entry.note if facts.entry else "")
+    return facts.ended[-1].message if facts.ended else ""
+
+
+def _note(facts: Facts, state: SongState) -> str:
+    if state == "degraded":
+        return _text(facts.manifest, "degraded") or (facts.entry.note if facts.entry else "")
+    if state == "running" and facts.beat is not None and facts.child_alive and facts.beat.note:
+        return facts.beat.note
+    of_this_state = facts.entry is not None and facts.entry.state == state and state != "failed"
+    return facts.entry.note if facts.entry is not None and of_this_state else ""
+
+
+def _file(song: SongFolder, facts: Facts) -> str | None:
+    name = _text(facts.manifest, "file") or (facts.entry.file if facts.entry else None)
+    return str(song.folder / Path(name).name) if name else None
+
+
+def _seconds(facts: Facts) -> float | None:
+    told = None if facts.manifest is None else facts.manifest.get("seconds")
+    if isinstance(told, int | float) and 0 <= told <= sys.float_info.max:
+        return float(told)
+    if facts.ended:
+        return sum(end.elapsed_s for end in facts.ended)
+    return facts.entry.seconds if facts.entry is not None else None
+
+
+def _text(content: dict[str, Any] | None, key: str) -> str:
+    value = None if content is None else content.get(key)
+    return value if isinstance(value, str) else ""
+
+
+# ---------------------------------------------------------------- files
+
+
+def survey(outputs: Outputs, *, now_mono: float, boot: str, earlier: bool = True) -> Survey:
+    """How all songs stand. earlier: also those that only runs before the newest batch have made.
+
+    now_mono, boot: the machine's monotonic clock in seconds, and which boot it counts from. A file that
+    is torn, foreign or newer is named among the problems, and its song is told from the others.
+    """
+    problems: list[str] = []
+    batch = _message(outputs.batch, Batch, problems)
+    alive = batch is not None and batch.finished_wall is None and parent_lives(batch, boot)
+    entries = {song.song: song for song in batch.songs} if batch else {}
+    others = [song for song in outputs.songs() if song.id not in entries] if earlier else []
+    rows = [
+        row_of(
+            song,
+            _facts(song, entries.get(song.id), now_mono, boot, problems),
+            parent_alive=alive,
+            now_mono=now_mono,
+            earlier=song.id not in entries,
+        )
+        for song in [*map(outputs.song, entries), *others]
+    ]
+    return Survey(batch, alive, tuple(rows), tuple(problems), time.time())
+
+
+def parent_lives(batch: Batch, boot: str) -> bool:
+    return batch.boot_id == boot and is_alive(Identity(batch.pid, batch.pid_started, batch.boot_id))
+
+
+def _facts(
+    song: SongFolder, entry: QueuedSong | None, now_mono: float, boot: str, problems: list[str]
+) -> Facts:
+    attempts = song.attempts()
+    newest = attempts[-1].number if attempts else 0
+    request = _message(attempts[-1].request, SongRequest, problems) if attempts else None
+    series = request.series if request else None
+    mine = [attempt for attempt in attempts if series is None or attempt.number >= series]
+    outcomes = [(attempt.number, _message(attempt.outcome, Outcome, problems)) for attempt in mine]
+    beat = _message(song.heartbeat, Heartbeat, problems)
+    if beat is not None and newest and beat.attempt != newest:
+        beat = None  # the newest child has not spoken yet
+    alive = beat is not None and beat.boot_id == boot and sender_lives(beat)
+    return Facts(
+        entry=entry,
+        manifest=_manifest(song.manifest, series, problems),
+        failure=_failure(song.failure, series, problems),
+        beat=beat,
+        child_alive=alive,
+        cpu_share=_cpu_share(song, beat, now_mono) if beat is not None and alive else None,
+        newest=newest,
+        asked=request.steps if request else None,
+        open=bool(outcomes) and outcomes[-1][1] is None,
+        ended=_endings(outcomes, newest),
+    )
+
+
+def _endings(outcomes: Sequence[tuple[int, Outcome | None]], newest: int) -> tuple[Ending, ...]:
+    """Attempts that gave no song; one without an outcome, followed by another, was lost with its parent."""
+    ended = []
+    for number, outcome in outcomes:
+        if outcome is None and number != newest:
+            ended.append(Ending(number, "lost", "its parent or the machine died"))
+        elif outcome is not None and outcome.cause is not None:
+            ended.append(
+                Ending(number, outcome.cause, outcome.message, outcome.density, outcome.elapsed_s),
+            )
+    return tuple(ended)
+
+
+def _cpu_share(song: SongFolder, beat: Heartbeat, now_mono: float) -> float | None:
+    """CPU seconds per second since the beat, if this child has gone quiet."""
+    if now_mono - beat.progress_mono <= patience_s(beat):
+        return None
+    wait_s = max(0.0, CPU_WINDOW_S - (now_mono - beat.alive_mono))
+    time.sleep(min(wait_s, CPU_WINDOW_S))
+    cpu_s = probes.read(beat.pid, song.heartbeat, attempt=beat.attempt).cpu_s
+    if cpu_s is None:
+        return None
+    return (cpu_s - beat.cpu_s) / max(CPU_WINDOW_S, now_mono + wait_s - beat.alive_mono)
+
+
+def _manifest(path: Path, series: int | None, problems: list[str]) -> dict[str, Any] | None:
+    """song.json, unless the song is being made anew."""
+    content = _object(path, problems)
+    if content is None:
+        return None
+    if content.get("state") not in ("done", "degraded"):
+        problems.append(f"{path}: state {content.get('state')!r} is unknown; this song is told without it")
+        return None
+    request = content.get("request")
+    return content if _current(request if isinstance(request, dict) else {}, series) else None
+
+
+def _failure(path: Path, series: int | None, problems: list[str]) -> dict[str, Any] | None:
+    """failed.json, unless the song is being tried anew."""
+    content = _object(path, problems)
+    return content if content is not None and _current(content, series) else None
+
+
+def _current(content: dict[str, Any], series: int | None) -> bool:
+    told = content.get("series")
+    return told is None or series is None or told == series
+
+
+def _object(path: Path, problems: list[str]) -> dict[str, Any] | None:
+    try:
+        content = read_json(path)
+    except FileNotFoundError:
+        return None
+    except (ForeignFileError, OSError) as error:
+        problems.append(str(error))
+        return None
+    if content.get("schema", SCHEMA) != SCHEMA:
+        problems.append(f"{path}: schema {content['schema']!r} is newer; use the version that wrote it")
+        return None
+    return content
+
+
+def _message(path: Path, kind: type[Message], problems: list[str]) -> Message | None:
+    try:
+        return read_message(path, kind)
+    except FileNotFoundError:
+        return None
+    except (ForeignFileError, OSError) as error:
+        problems.append(str(error))
+        return None

@@ -1,0 +1,227 @@
+"""What is said of a song and of a batch: cells of the table, and lines where there is no terminal."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+from rich.cells import cell_len, set_cell_size
+
+from runner.messages import FINAL_STATES, Phase, SongState
+from runner.status import Row, Survey
+
+PHASES: dict[Phase, str] = {
+    "load": "loading",
+    "lyrics": "lyrics",
+    "style": "style",
+    "sample": "sampling",
+    "decode": "decoding",
+    "write": "writing",
+}
+
+
+def labels(rows: Sequence[Row]) -> dict[str, str]:
+    """What to call each song: its name alone where no other has it, as `logs` and `stop` understand it."""
+    times = Counter(_name(row.song) for row in rows)
+    return {row.song: _name(row.song) if times[_name(row.song)] == 1 else row.song for row in rows}
+
+
+def _name(song: str) -> str:
+    return song.rpartition("/")[2]
+
+
+def state_words(row: Row) -> str:
+    if row.state != "running":
+        return row.state
+    if row.phase is not None:
+        return PHASES[row.phase]
+    return "waiting" if row.ended and row.ended[-1].attempt == row.attempt else "starting"
+
+
+def health_words(row: Row) -> str:
+    if row.health is None:
+        return ""
+    if row.health in ("slow", "stalled") and row.quiet_s is not None:
+        return f"{row.health} {span(row.quiet_s)}"
+    return "ok" if row.health == "healthy" else row.health
+
+
+def remark(row: Row) -> str:
+    """The one thing worth saying besides."""
+    if row.state == "done":
+        return row.file or ""
+    if row.state == "degraded":
+        return row.note
+    if row.health == "gone":
+        return "its process died without a word"
+    if row.state == "running" and row.ended:
+        return f"{row.ended[-1].cause}: {row.why}"
+    return row.why or row.note
+
+
+def time_words(row: Row) -> str:
+    """What is left of a healthy song, what is wrong with another, what a finished one took."""
+    if row.health in ("slow", "stalled", "orphaned", "gone"):
+        return health_words(row)
+    if row.state == "running":
+        return health_words(row) if row.eta_s is None else f"{span(row.eta_s)} left"
+    return "" if row.seconds is None else span(row.seconds)
+
+
+def headline(now: Survey) -> str:
+    batch = now.batch
+    if batch is None:
+        return ""
+    began = _clock(batch.started_wall, now.taken_wall)
+    if now.parent_alive:
+        return f"batch runs since {began} (pid {batch.pid}), {batch.workers} at once"
+    if batch.finished_wall is not None:
+        return f"batch ended {_clock(batch.finished_wall, now.taken_wall)}, began {began}"
+    heard = max((row.heard_wall or 0.0 for row in now.own), default=0.0)
+    last = f", last heard {_clock(heard, now.taken_wall)}" if heard >= batch.started_wall else ""
+    return f"batch died without a word, began {began}{last}; the same command goes on"
+
+
+def batch_line(now: Survey, width: int, *, unicode: bool) -> str:
+    """Songs finished of all as a bar, the time so far, and what the others do; as much as fits."""
+    rows = now.own
+    finished = sum(row.state in FINAL_STATES for row in rows)
+    line = f"{bar(finished, len(rows), 20, unicode=unicode)} {finished} of {len(rows)} songs"
+    for part in filter(None, [_elapsed(now), *counts(rows)]):
+        if cell_len(line) + cell_len(part) + 2 <= width:
+            line += f", {part}"
+    return line
+
+
+def _elapsed(now: Survey) -> str:
+    if now.batch is None or not (now.parent_alive or now.batch.finished_wall is not None):
+        return ""
+    return span((now.batch.finished_wall or now.taken_wall) - now.batch.started_wall)
+
+
+def counts(rows: Sequence[Row]) -> list[str]:
+    """How many songs stand how, what needs a look first."""
+    order: list[SongState] = ["failed", "degraded", "interrupted", "running", "queued", "left", "done"]
+    times = Counter(row.state for row in rows)
+    return [f"{times[state]} {state}" for state in order if times[state]]
+
+
+def bar(done: int, all: int, cells: int, *, unicode: bool) -> str:
+    full, empty = ("━", "─") if unicode else ("#", "-")
+    filled = cells * min(max(done, 0), all) // all if all > 0 else 0
+    return full * filled + empty * (cells - filled)
+
+
+def span(seconds: float) -> str:
+    """A duration in at most seven characters."""
+    if seconds < 10:
+        return f"{max(seconds, 0.0):.1f} s"
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02d}"
+
+
+def gigabytes(size: int) -> str:
+    return f"{size / 2**30:.1f} GB"
+
+
+def _clock(wall: float, now_wall: float) -> str:
+    """The time of day, with its weekday if that is another one."""
+    then, now = time.localtime(wall), time.localtime(now_wall)
+    return time.strftime("%H:%M" if then[:3] == now[:3] else "%a %H:%M", then)
+
+
+def shown(text: str, unicode: bool) -> str:
+    """One line of printable characters that the terminal can show: worker messages may hold anything."""
+    line = "".join(c if c.isprintable() else " " for c in text)
+    return line.encode("utf-8" if unicode else "ascii", "replace").decode()
+
+
+def clip(text: str, width: int, *, unicode: bool, tail: int = 0) -> str:
+    """text in at most width cells; of a cut one the last tail cells stay."""
+    if cell_len(text) <= width:
+        return text
+    mark = "…" if unicode else ".."
+    room = width - cell_len(mark)
+    if room < 1:
+        return set_cell_size(text, width)
+    end = text[len(text) - min(tail, room) :]
+    return set_cell_size(text, max(0, room - cell_len(end))) + mark + end
+
+
+def advice(rows: Sequence[Row]) -> list[str]:
+    """What to do about songs that are not as asked, one line for each kind."""
+    states = {row.state for row in rows}
+    lines = []
+    if "failed" in states:
+        failed = next(row.song for row in rows if row.state == "failed")
+        lines.append(f"failed: `runner logs {failed}` shows more; the same command tries again")
+    if "degraded" in states:
+        lines.append("degraded: the same command with --redo-degraded makes them again")
+    if states & {"interrupted", "left"}:
+        lines.append("not finished: the same command goes on")
+    return lines
+
+
+def plain(previous: Survey | None, current: Survey) -> list[str]:
+    """What changed, in lines with the time of day: for people without a terminal, and for logs.
+
+    A song speaks when it begins, at each phase, at each tenth of its steps, when its health turns, when an
+    attempt ends, and when it ends; a batch of twenty songs in some hundred lines.
+    """
+    stamp = time.strftime("%H:%M:%S", time.localtime(current.taken_wall))
+    rows = {} if previous is None else {row.song: row for row in previous.own}
+    lines = []
+    if previous is None and current.own:
+        lines.append(f"{len(current.own)} songs: {', '.join(counts(current.own))}")
+    for row in current.own:
+        before = rows.get(row.song)
+        lines += [f"{row.song}: {line}" for line in _changes(before, row)]
+    known = () if previous is None else previous.problems
+    lines += [f"cannot read {problem}" for problem in current.problems if problem not in known]
+    return [f"{stamp} {line}" for line in lines]
+
+
+def _changes(before: Row | None, row: Row) -> Iterator[str]:
+    if before is None:
+        if row.state == "running":
+            yield _begun(row)
+        return
+    for end in row.ended[len(before.ended) :]:
+        yield f"attempt {end.attempt} ended: {end.cause}: {end.message}"
+    if row.state != "running":
+        if row.state != before.state:
+            yield _ended(row)
+        return
+    if row.attempt != before.attempt or before.state != "running":
+        yield _begun(row)
+    elif _milestone(row) != _milestone(before) and row.phase is not None:
+        yield _progress(row)
+    if row.health in ("slow", "stalled", "orphaned", "gone") and row.health != before.health:
+        yield f"{health_words(row)}, in phase {row.phase}" if row.phase else health_words(row)
+
+
+def _milestone(row: Row) -> tuple[Phase | None, int]:
+    """Changes with the phase and with every tenth of its steps."""
+    return row.phase, 10 * row.step // row.steps if row.steps else 0
+
+
+def _begun(row: Row) -> str:
+    note = f" ({row.note})" if row.note else ""
+    return f"attempt {row.attempt} began{note}" if row.attempt else f"began{note}"
+
+
+def _progress(row: Row) -> str:
+    step = f" {row.step}/{row.steps}" if row.steps else ""
+    pace = "" if row.step_s is None else f", {span(row.step_s)} a step"
+    left = "" if row.eta_s is None else f", {span(row.eta_s)} left"
+    return f"{state_words(row)}{step}{pace}{left}"
+
+
+def _ended(row: Row) -> str:
+    took = "" if row.seconds is None else f" in {span(row.seconds)}"
+    said = remark(row)
+    file = f": {row.file}" if row.file and said != row.file else ""
+    return f"{row.state}{took}{': ' if said else ''}{said}{file}"
