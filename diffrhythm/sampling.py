@@ -30,6 +30,8 @@ LARGEST_STD = 50.0
 # A full-length song's state is 3 MB; this bounds what a damaged file can make us read.
 LARGEST_CHECKPOINT_BYTES = 256 * 2**20
 CHECKPOINT_SCHEMA = 1
+# What the names of the solver's tensors begin with in a checkpoint.
+MEMORY = "memory."
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +135,7 @@ def sample(
 def save_state(path: Path, state: State) -> None:
     """Writes a checkpoint, whole or not at all: temporary file, fsync, rename. Raises OSError."""
     tensors = {"x_t": state.x_t, "velocity": state.velocity}
-    tensors |= {f"memory.{name}": tensor for name, tensor in state.memory.items()}
+    tensors |= {f"{MEMORY}{name}": tensor for name, tensor in state.memory.items()}
     about = {
         "schema": CHECKPOINT_SCHEMA,
         "position": state.position,
@@ -246,25 +248,29 @@ def _state(about: dict[str, object], tensors: dict[str, Tensor]) -> State:
     """The state that a checkpoint's parts make. Raises ValueError, KeyError, TypeError or RequestError."""
     if about["schema"] != CHECKPOINT_SCHEMA:
         raise ValueError(f"schema {about['schema']}, not {CHECKPOINT_SCHEMA}")
-    position, time_grid, passes = about["position"], about["time_grid"], about["passes"]
-    if type(position) is not int or type(passes) is not int or not isinstance(time_grid, list):
-        raise TypeError("position, passes or time grid of another type")
-    time_grid = tuple(float(point) for point in time_grid)
+    position, passes = about["position"], about["passes"]
+    points, conditioning_hash = about["time_grid"], about["conditioning_hash"]
+    if type(position) is not int or type(passes) is not int:
+        raise TypeError("position or passes is no whole number")
+    if not isinstance(points, list) or not isinstance(conditioning_hash, str):
+        raise TypeError("time grid or hash of another type")
+    time_grid = tuple(float(point) for point in points)
     grids.check(time_grid)
-    if not 0 <= position < len(time_grid):
-        raise ValueError(f"position {position} in a grid of {len(time_grid)} points")
+    if not 0 <= position < len(time_grid) or passes < 0:
+        raise ValueError(f"position {position} in a grid of {len(time_grid)} points after {passes} passes")
     x_t, velocity = tensors.pop("x_t"), tensors.pop("velocity")
-    if x_t.dim() != 3 or x_t.shape != velocity.shape or {x_t.dtype, velocity.dtype} != {torch.float32}:
-        raise ValueError(f"latents of shapes {list(x_t.shape)} and {list(velocity.shape)}, {x_t.dtype}")
-    return State(
-        x_t=x_t,
-        velocity=velocity,
-        position=position,
-        time_grid=time_grid,
-        conditioning_hash=str(about["conditioning_hash"]),
-        passes=passes,
-        memory={name.removeprefix("memory."): tensor for name, tensor in tensors.items()},
-    )
+    if x_t.dim() != 3 or x_t.shape != velocity.shape:
+        raise ValueError(f"latents of shapes {list(x_t.shape)} and {list(velocity.shape)}")
+    if not all(_is_sound(tensor) for tensor in (x_t, velocity, *tensors.values())):
+        raise ValueError("numbers that are not float32 or not finite")
+    if not all(name.startswith(MEMORY) for name in tensors):
+        raise ValueError(f"tensors of unknown names: {', '.join(tensors)}")
+    memory = {name.removeprefix(MEMORY): tensor for name, tensor in tensors.items()}
+    return State(x_t, velocity, position, time_grid, conditioning_hash, passes, memory)
+
+
+def _is_sound(tensor: Tensor) -> bool:
+    return tensor.dtype == torch.float32 and bool(torch.isfinite(tensor).all())
 
 
 def _replace_file(path: Path, data: bytes) -> None:
