@@ -47,6 +47,7 @@ _LABIAL = ("b", "p", "m", "f")  # with o they are one phone: p⁼wo
 
 _HAN = "\u4e00-\u9fa5"
 _UNSPOKEN = re.compile(f"[^{_HAN}{re.escape(''.join(MARKS))}]")
+_MARK = re.compile(f"([{re.escape(''.join(MARKS))}])")
 _SYLLABLE = re.compile(r"(zh|ch|sh|[bpmfdtnlgkhjqxrzcs]?)([a-zê]+)([1-5])")
 # cn2an knows no longer numbers.
 _LONG_NUMBER = re.compile(r"[0-9]{16,}")
@@ -86,7 +87,9 @@ def spoken(text: str) -> tuple[str, list[str]]:
 
 def words(text: str) -> list[str]:
     """The words of text, with 不, 一 and 儿 joined to the word that decides their tone."""
-    return _with_er(_with_yi(_with_bu(_cutter().lcut(text))))
+    pieces = [piece for piece in _MARK.split(text) if piece]
+    cut = [word for piece in pieces for word in ([piece] if piece in MARKS else _cutter().lcut(piece))]
+    return _with_er(_with_yi(_with_bu(cut)))
 
 
 def _syllables(word: str) -> list[str]:
@@ -213,9 +216,7 @@ def _numbers_in_words(text: str) -> str:
     import cn2an
 
     text = _LONG_NUMBER.sub(lambda m: m[0].translate(_SPELLED), re.sub(r"\d", _ascii_digit, text))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # of a number that it leaves as it is
-        return str(cn2an.transform(text, "an2cn")).translate(_SPELLED)
+    return str(cn2an.transform(text, "an2cn")).translate(_SPELLED)
 
 
 def _ascii_digit(found: re.Match[str]) -> str:
@@ -225,7 +226,7 @@ def _ascii_digit(found: re.Match[str]) -> str:
 @cache
 def _cutter() -> Any:
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "pkg_resources is deprecated", UserWarning)
+        warnings.simplefilter("ignore")  # jieba is of 2020: pkg_resources, escapes that are none
         import jieba
 
     cutter = jieba.Tokenizer()

@@ -110,6 +110,25 @@ def test_seconds_from_sixty_on_are_read_with_a_warning() -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("[00:03.50]  hi ", [(3.5, "hi", 1)]),
+        ("[00:03.512]hi", [(3.51, "]hi", 1)]),
+        ("[00:75.00]hi\r\n[00:-3.00]no", [(75.0, "hi", 1), (-3.0, "no", 2)]),
+        ("[00:05.00]", [(5.0, "", 1)]),
+        ("\n\n  [00:03.50]hi\n  [00:04.50]lost\n[00:02.00]first", [(3.5, "hi", 3), (2.0, "first", 5)]),
+        ("[00:03.5]x\n[00:03]x\n[0:03.00]x\n[ti:x]\nx", []),
+        ("\ufeff[00:03.50]x", []),
+    ],
+)
+def test_the_published_columns_drop_what_does_not_fit(
+    text: str, expected: list[tuple[float, str, int]]
+) -> None:
+    lines = parse_lrc(text, published=True).lines
+    assert [(line.seconds, line.text, line.number) for line in lines] == expected
+
+
+@pytest.mark.parametrize(
     ("content", "wrong"),
     [
         (b"\x00\x01\x02", "binary"),

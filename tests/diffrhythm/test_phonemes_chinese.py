@@ -86,6 +86,7 @@ def test_numbers_are_read_in_characters(text: str, read_as: str) -> None:
 
 
 def test_full_width_marks_become_the_models_marks_and_quotes_go() -> None:
+    assert _said("好..好？？") == "x ɑʊ↓↑ . . x ɑʊ↓↑ ? ?"
     assert _said("啊！真的吗？“好”，…") == "a ! ts`⁼ ən→ t⁼ ə m a ? x ɑʊ↓↑ , …"
 
 
