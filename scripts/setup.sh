@@ -75,7 +75,8 @@ install_locked() {
         awk -f scripts/without-cuda.awk requirements.lock >"$lock"
     fi
     say "install $(grep -c '==' "$lock") packages of the lock (minutes the first time: torch is large)"
-    install --require-hashes -r "$lock"
+    # Without dependencies: the lock is complete, and torch from another index has no hash in it.
+    install --no-deps --require-hashes -r "$lock"
 }
 
 if is_current; then
