@@ -18,7 +18,6 @@ from typing import Any
 
 from diffrhythm.phonemes.punctuation import MARKS, plain_marks
 
-TONES = ("", "→", "↑", "↓↑", "↓")
 _ARROW = {"5": "", "1": "→", "2": "↑", "3": "↓↑", "4": "↓"}
 
 
@@ -60,7 +59,7 @@ def alphabet() -> tuple[str, ...]:
     toned = list(_FINALS.values())
     toned += [_INITIALS[initial] + "wo" for initial in _LABIAL]
     toned += [_INITIALS[initial] + "ɹ" for initial in _BUZZING]
-    return (*_INITIALS.values(), *(final + tone for final in toned for tone in TONES))
+    return (*_INITIALS.values(), *(final + tone for final in toned for tone in _ARROW.values()))
 
 
 def read(text: str) -> tuple[list[str], list[str]]:
