@@ -11,6 +11,7 @@ import math
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from tokenize import TokenError
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
@@ -166,7 +167,7 @@ class Bundle:
         path = self.folder / NEGATIVE_STYLE
         try:
             style = np.load(path, allow_pickle=False).reshape(-1)
-        except (ValueError, OSError, EOFError) as error:
+        except (ValueError, OSError, EOFError, SyntaxError, TokenError) as error:
             raise BundleError(f"cannot read ({error}): {path}; get the bundle again") from error
         if (
             style.shape != (self.config.style_dim,)

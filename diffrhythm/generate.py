@@ -1,8 +1,8 @@
 """The pipeline of one song: lyrics → style → load → sample → decode → checks. It speaks in Events alone.
 
 t latent frames · n samples
-One big thing is in memory at a time: the style encoder goes before the transformer comes, and that goes before
-the VAE.
+One big thing is in memory at a time: the style encoder goes before the transformer comes, and that
+before the VAE.
 """
 
 from __future__ import annotations
@@ -88,8 +88,9 @@ class Song:
     """A finished song, or the estimate of one.
 
     audio: float32 [2, n], n = round(duration · sample_rate), peak at −1 dBFS. seconds: what each phase took.
-    time_grid: the points that were really walked; its last is 1 for a finished song. passes: transformer passes.
-    latent_std: of what was decoded. checks: of audio. precision: the transformer's, None for an estimate.
+    time_grid: the points that were really walked; its last is 1 for a finished song. passes: of the
+    transformer. latent_std: of what was decoded. checks: of audio. precision: of the transformer, None for an
+    estimate.
     """
 
     audio: Audio
@@ -227,7 +228,7 @@ def inspect(bundle: Bundle, request: Request) -> Plan:
 
 
 def _duration(bundle: Bundle, request: Request, lines: Lyrics) -> float:
-    """Seconds asked for; else what the lyrics need and a tail; without any, the longest that the model makes."""
+    """Seconds asked for; else what the lyrics need and a tail; without any, the longest the model makes."""
     if request.duration is not None:
         return request.duration
     if not lines.lines:
@@ -432,7 +433,7 @@ class _Progress:
 
 
 class _CallableModule(ModuleType):
-    """Once this module is imported, `diffrhythm.generate` is the module: calling that makes a song as well."""
+    """Once this module is imported, `diffrhythm.generate` is the module: calling it makes a song as well."""
 
     def __call__(self, *arguments: Any, **asked: Any) -> Song:
         return generate(*arguments, **asked)

@@ -8,7 +8,6 @@ of its spectrum's mean and spread. It knows no music; it makes each style anothe
 from __future__ import annotations
 
 import hashlib
-import io
 import logging
 import re
 from collections.abc import Callable
@@ -31,8 +30,8 @@ MAX_TEXT = 2000
 _WINDOW = 1024
 _BANDS = 64
 
-# A style is 2 KB; what is longer is no style.
-_MAX_ENTRY_BYTES = 8192
+# A cached style is its bare numbers: numpy's own format runs a parser over what may be garbage.
+_ENTRY_BYTES = 4 * STYLE_DIM
 
 _log = logging.getLogger(__name__)
 
@@ -76,16 +75,14 @@ def embed_sound(clip: audio.Audio) -> Style:
 def _cached(kind: str, content: bytes, bundle: Bundle, make: Callable[[], Style]) -> Style:
     """What make gives, kept on disk under its content and the model's hash; a damaged entry is made again."""
     key = hashlib.sha256(b"\0".join((kind.encode(), bundle.hash.encode(), content))).hexdigest()
-    path = files.cache_folder() / "styles" / f"{key}.npy"
+    path = files.cache_folder() / "styles" / f"{key}.f32"
     kept = _read(path)
     if kept is not None:
         return kept
     style = make()
-    entry = io.BytesIO()
-    np.save(entry, style)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        files.replace(path, entry.getvalue())
+        files.replace(path, style.astype("<f4").tobytes())
     except OSError as error:
         _log.warning("style not cached (%s): %s; it is made anew for each song", error, path)
     return style
@@ -95,13 +92,14 @@ def _read(path: Path) -> Style | None:
     """A cached style, or None if there is none or it is not one."""
     try:
         with path.open("rb") as file:
-            style = np.load(io.BytesIO(file.read(_MAX_ENTRY_BYTES)), allow_pickle=False)
-    except (OSError, ValueError, EOFError, SyntaxError):
+            entry = file.read(_ENTRY_BYTES + 1)
+    except OSError:
         return None
-    if style.shape != (STYLE_DIM,) or style.dtype != np.float32:
+    if len(entry) != _ENTRY_BYTES:
         return None
+    style = np.frombuffer(entry, "<f4").astype(np.float32)
     # NaN compares false, so this refuses it too.
-    return style if abs(float(np.linalg.norm(style)) - 1) < 1e-3 else None
+    return style if abs(float(np.linalg.norm(style.astype(np.float64))) - 1) < 1e-3 else None
 
 
 def _checked(text: str) -> str:

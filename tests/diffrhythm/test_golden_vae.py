@@ -1,16 +1,16 @@
 """Chunked decoding and encoding against the published code's, with stand-ins for the coders.
 
-Sets vae_chunks and vae_stub, from tests/golden, ../shared/golden beside a checkout, and $DIFFRHYTHM_GOLDEN.
+Sets vae_chunks and vae_stub; golden.py says where they lie.
 """
 
 import json
 import math
-import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import golden
 import numpy as np
 import pytest
 import torch
@@ -20,25 +20,13 @@ from torch import Tensor
 from diffrhythm.vae import decode, encode
 from diffrhythm.vae_config import HOP
 
-REPOSITORY = Path(__file__).parents[2]
-FOLDERS = [
-    folder
-    for folder in (
-        REPOSITORY / "tests" / "golden",
-        REPOSITORY.parent / "shared" / "golden",
-        Path(os.environ.get("DIFFRHYTHM_GOLDEN", "/nonexistent")),
-    )
-    if folder.is_dir()
-]
 Numbers = NDArray[np.float32]
 
 
 def cases(file: str) -> Iterator[Any]:
-    for folder in FOLDERS:
-        if (folder / f"{file}.json").is_file():
-            described = json.loads((folder / f"{file}.json").read_text())
-            for name, about in described["cases"].items():
-                yield pytest.param(folder / f"{file}.npz", name, about, id=f"{folder.name}-{name}")
+    for place, path in golden.files(f"{file}.json"):
+        for name, about in json.loads(path.read_text())["cases"].items():
+            yield pytest.param(path.with_suffix(".npz"), name, about, id=f"{place}-{name}")
 
 
 def repeat(z: Tensor) -> Tensor:
@@ -58,9 +46,9 @@ def ramp(z: Tensor) -> Tensor:
 @pytest.mark.parametrize(("file", "name", "about"), list(cases("vae_chunks")))
 def test_each_frame_comes_from_the_published_chunk(file: Path, name: str, about: dict[str, Any]) -> None:
     source, kind, mode = name.split(".")
-    with np.load(file) as golden:
-        latents = torch.from_numpy(golden[f"z.{source}"]).transpose(1, 2)
-        expected = golden[name]
+    with np.load(file) as arrays:
+        latents = torch.from_numpy(arrays[f"z.{source}"]).transpose(1, 2)
+        expected = arrays[name]
     sizes = re.fullmatch(r"chunked_o(\d+)_c(\d+)", mode)
     overlap, chunk = (int(sizes[1]), int(sizes[2])) if sizes else (0, latents.shape[1])
     decoder = {"repeat": repeat, "ramp": ramp}[kind]
@@ -124,8 +112,8 @@ class StandInEncoder:
         return torch.from_numpy(e.astype(np.float32))
 
 
-def relative_error(ours: Numbers, golden: Numbers) -> float:
-    return float(np.linalg.norm(ours - golden) / np.linalg.norm(golden))
+def relative_error(ours: Numbers, reference: Numbers) -> float:
+    return float(np.linalg.norm(ours - reference) / np.linalg.norm(reference))
 
 
 def stub_cases(kind: str) -> list[Any]:
@@ -148,8 +136,8 @@ def test_decoding_calls_the_decoder_and_places_its_sound_as_published(
     assert decoder.calls == about["decoder_calls"]
     assert list(sound.shape) == about["shape"]
     assert np.linalg.norm(sound.astype(np.float64)) == pytest.approx(about["norm"], rel=1e-5)
-    with np.load(file) as golden:
-        assert relative_error(sound[..., ::211], golden[name]) < 1e-5
+    with np.load(file) as arrays:
+        assert relative_error(sound[..., ::211], arrays[name]) < 1e-5
 
 
 @pytest.mark.parametrize(("file", "name", "about"), stub_cases("enc"))
@@ -163,5 +151,5 @@ def test_encoding_calls_the_encoder_and_places_its_moments_as_published(
     chunk, overlap = (frames, 0) if name.endswith("whole") else (128, 32)
     moments = encode(torch.from_numpy(sound), encoder, chunk_frames=chunk, overlap=overlap)
     assert encoder.calls == about["encoder_calls"]
-    with np.load(file) as golden:
-        assert relative_error(moments.transpose(1, 2)[:, ::8].numpy(), golden[name]) < 1e-5
+    with np.load(file) as arrays:
+        assert relative_error(moments.transpose(1, 2)[:, ::8].numpy(), arrays[name]) < 1e-5

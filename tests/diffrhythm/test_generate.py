@@ -1,0 +1,261 @@
+"""A song from end to end with the demo model."""
+
+import gc
+import shutil
+from collections.abc import Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+import diffrhythm
+from diffrhythm import audio, bundle, sampling
+from diffrhythm.bundle import TRANSFORMER, VAE, Bundle
+from diffrhythm.errors import AudioError, LyricsError, NotFiniteError, RequestError, SilenceError, StyleError
+from diffrhythm.events import Event
+from diffrhythm.generate import Request, Song, estimate, generate, inspect
+from diffrhythm.sampling import State
+from diffrhythm.transformer import DiT
+
+LYRICS = "[00:01.00]Lights are low along the harbour\n[00:03.00]Every ship has gone to sleep\n"
+
+
+def sing(model: Bundle, **changes: Any) -> Song:
+    asked: dict[str, Any] = {
+        "lyrics": LYRICS,
+        "style": "pop song, warm piano",
+        "duration": 6.0,
+        "seed": 7,
+        "steps": 4,
+        "cfg": 3.0,
+        "precision": "fp32",
+    }
+    return generate(model, **(asked | changes))
+
+
+@pytest.fixture(scope="module")
+def song(demo_bundle: Bundle) -> Song:
+    return sing(demo_bundle)
+
+
+@pytest.mark.parametrize("duration", [2.0, 3.21987, 5.0])
+def test_a_song_has_exactly_the_samples_asked_for(demo_bundle: Bundle, duration: float) -> None:
+    made = sing(demo_bundle, duration=duration, steps=1, lyrics=None)
+    assert made.audio.shape == (2, round(duration * 44100))
+    assert made.audio.dtype == np.float32
+
+
+def test_a_song_is_fit_to_be_heard(song: Song) -> None:
+    assert song.checks.peak == pytest.approx(10 ** (-1 / 20), rel=1e-5)
+    assert song.checks.rms > 0.03
+    assert song.checks.silence == 0
+    assert 0.8 < song.latent_std < 1.5
+
+
+def test_a_song_tells_how_it_was_made(song: Song) -> None:
+    assert song.time_grid == (0, 0.25, 0.5, 0.75, 1)
+    assert song.passes == 8
+    assert song.precision == "fp32"
+    assert list(song.seconds) == ["lyrics", "style", "load", "sample", "decode"]
+    assert song.warnings == ()
+
+
+def test_the_same_request_makes_the_same_song(demo_bundle: Bundle, song: Song) -> None:
+    assert np.array_equal(sing(demo_bundle).audio, song.audio)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"seed": 8},
+        {"style": "heavy metal, screaming guitar"},
+        {"negative_style": "slow waltz"},
+        {"lyrics": None},
+        {"lyrics": LYRICS.replace("sleep", "sea")},
+        {"steps": 5},
+        {"cfg": 2.0},
+    ],
+)
+def test_whatever_is_asked_otherwise_is_heard(
+    demo_bundle: Bundle, song: Song, change: dict[str, Any]
+) -> None:
+    other = sing(demo_bundle, **change).audio
+    assert np.sqrt(np.mean((other - song.audio) ** 2)) > 0.01 * song.checks.rms
+
+
+def test_without_guidance_one_pass_a_step_does(demo_bundle: Bundle) -> None:
+    assert sing(demo_bundle, cfg=0.0, duration=2.0).passes == 4
+
+
+def test_events_tell_each_phase_step_and_chunk_once_and_in_order(demo_bundle: Bundle) -> None:
+    events: list[Event] = []
+    sing(demo_bundle, duration=9.0, on_event=events.append)
+    assert [phase for phase, _ in groupby(event.phase for event in events)] == [
+        "lyrics",
+        "style",
+        "load",
+        "sample",
+        "decode",
+    ]
+    steps = [event for event in events if event.phase == "sample"]
+    assert [(event.step, event.t) for event in steps] == [(0, None), (1, 0.25), (2, 0.5), (3, 0.75), (4, 1.0)]
+    assert [event.passes for event in steps[1:]] == [2, 4, 6, 8]
+    assert all(event.seconds > 0 and event.latent_std for event in steps[1:])
+    assert [(event.step, event.steps) for event in events if event.phase == "decode"] == [
+        (0, 0),
+        (1, 2),
+        (2, 2),
+    ]
+
+
+def test_the_transformer_is_gone_before_the_decoder_comes(demo_bundle: Bundle) -> None:
+    others = {id(thing) for thing in gc.get_objects() if isinstance(thing, DiT)}
+    alive: dict[str, int] = {}
+
+    def count(event: Event) -> None:
+        alive[event.phase] = sum(
+            isinstance(thing, DiT) and id(thing) not in others for thing in gc.get_objects()
+        )
+
+    sing(demo_bundle, duration=2.0, on_event=count)
+    assert (alive["sample"], alive["decode"]) == (1, 0)
+
+
+def test_a_resumed_song_is_the_uninterrupted_one_bit_for_bit(
+    demo_bundle: Bundle, song: Song, tmp_path: Path
+) -> None:
+    class Killed(Exception):
+        pass
+
+    def keep(state: State) -> None:
+        sampling.save_state(tmp_path / "state", state)
+        if state.step == 2:
+            raise Killed
+
+    with pytest.raises(Killed):
+        sing(demo_bundle, on_step=keep)
+    events: list[Event] = []
+    resumed = sing(demo_bundle, resume=sampling.load_state(tmp_path / "state"), on_event=events.append)
+    assert [event.step for event in events if event.phase == "sample"] == [0, 3, 4]
+    assert np.array_equal(resumed.audio, song.audio)
+    assert (resumed.time_grid, resumed.passes) == (song.time_grid, song.passes)
+
+
+def test_a_finished_state_only_needs_decoding(demo_bundle: Bundle, song: Song) -> None:
+    states: list[State] = []
+    sing(demo_bundle, on_step=states.append)
+    assert np.array_equal(sing(demo_bundle, resume=states[-1]).audio, song.audio)
+    assert np.array_equal(estimate(demo_bundle, states[-1], duration=6.0).audio, song.audio)
+
+
+def test_an_early_estimate_is_a_song_too_and_says_what_it_is(demo_bundle: Bundle, song: Song) -> None:
+    states: list[State] = []
+    sing(demo_bundle, on_step=states.append)
+    half, most = (estimate(demo_bundle, states[i], duration=6.0) for i in (1, 2))
+    assert half.audio.shape == song.audio.shape
+    assert half.time_grid == (0, 0.25, 0.5)
+    assert half.warnings == ("estimated from t = 0.500, step 2 of 4",)
+    assert half.precision is None
+    assert np.abs(most.audio - song.audio).mean() < np.abs(half.audio - song.audio).mean()
+
+
+def test_an_estimate_of_another_length_is_refused(demo_bundle: Bundle) -> None:
+    states: list[State] = []
+    sing(demo_bundle, duration=2.0, on_step=states.append)
+    with pytest.raises(RequestError, match="44 frames for a song of 6 s"):
+        estimate(demo_bundle, states[0], duration=6.0)
+
+
+def test_a_grid_thinned_on_the_way_is_the_one_that_is_told(demo_bundle: Bundle) -> None:
+    def thin(state: State) -> Sequence[float] | None:
+        return (1.0,) if state.step == 2 else None
+
+    made = sing(demo_bundle, duration=2.0, on_step=thin)
+    assert (made.time_grid, made.passes) == ((0, 0.25, 0.5, 1), 6)
+
+
+def test_shorter_chunks_make_the_same_song_but_for_their_seams(demo_bundle: Bundle, song: Song) -> None:
+    assert np.abs(sing(demo_bundle, chunk_frames=80).audio - song.audio).max() < 0.01
+
+
+def test_a_length_left_open_holds_the_lyrics_and_a_tail(demo_bundle: Bundle) -> None:
+    open_ended = Request(LYRICS, style="pop")
+    plan = inspect(demo_bundle, open_ended)
+    assert plan.duration == pytest.approx(plan.alignment.end_seconds + 4)
+    assert plan.warnings == ()
+    assert inspect(demo_bundle, Request(None, style="pop")).duration == 95
+    late = inspect(demo_bundle, Request("[01:34.90]Every ship has gone to sleep", style="pop"))
+    assert late.duration == 95
+    assert any("cut by the end" in warning for warning in late.warnings)
+
+
+def test_lyrics_read_as_published_may_lose_a_line_without_a_word(demo_bundle: Bundle) -> None:
+    untimed = "[00:03.5]la la\n" + LYRICS
+    ours, published = (
+        inspect(demo_bundle, Request(untimed, style="pop", duration=9, lyrics_compat=compat))
+        for compat in ("ours", "published")
+    )
+    assert (len(ours.alignment.placed), len(published.alignment.placed)) == (3, 2)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "named"),
+    [
+        ({"duration": 1.0}, RequestError, "choose 2 to 95"),
+        ({"duration": 0.0}, RequestError, "choose 2 to 95"),
+        ({"duration": float("nan")}, RequestError, "duration"),
+        ({"steps": 0}, RequestError, "steps"),
+        ({"steps": 1001}, RequestError, "steps"),
+        ({"cfg": float("nan")}, RequestError, "cfg"),
+        ({"cfg": -1.0}, RequestError, "cfg"),
+        ({"seed": -1}, RequestError, "seed"),
+        ({"sampler": "guess"}, RequestError, "sampler"),
+        ({"precision": "fp16"}, RequestError, "precision"),
+        ({"chunk_frames": 32}, RequestError, "chunk_frames"),
+        ({"language": "xx"}, RequestError, "language"),
+        ({"lyrics_compat": "theirs"}, RequestError, "lyrics_compat"),
+        ({"style": None}, StyleError, "no style"),
+        ({"style_clip": Path("clip.wav")}, StyleError, "a style text and a style clip"),
+        ({"style": None, "style_clip": Path("absent.wav")}, AudioError, r"absent\.wav"),
+        ({"negative_style": "…"}, StyleError, "no words"),
+        (
+            {"lyrics": "la la la", "lyrics_source": "night.lrc", "lyrics_first_line": 4},
+            LyricsError,
+            r"night\.lrc:4",
+        ),
+    ],
+)
+def test_what_cannot_be_made_is_refused_before_any_weight_is_read(
+    demo_bundle: Bundle, tmp_path: Path, change: dict[str, Any], error: type[Exception], named: str
+) -> None:
+    weightless = shutil.copytree(demo_bundle.folder, tmp_path / "weightless")
+    for name in (TRANSFORMER, VAE):
+        (weightless / name).write_bytes(b"\xff" * (weightless / name).stat().st_size)
+    with pytest.raises(error, match=named):
+        sing(bundle.load(weightless), **change)
+
+
+def test_a_clip_is_a_style(demo_bundle: Bundle, tmp_path: Path, song: Song) -> None:
+    clip = tmp_path / "clip.wav"
+    audio.write(clip, np.tile(song.audio, 2))
+    assert not np.array_equal(sing(demo_bundle, style=None, style_clip=clip).audio, song.audio)
+
+
+@pytest.mark.parametrize(("value", "error"), [(np.nan, NotFiniteError), (0, SilenceError)])
+def test_a_song_of_nan_or_of_nothing_is_an_error_and_no_song(
+    demo_bundle: Bundle, tmp_path: Path, value: float, error: type[Exception]
+) -> None:
+    broken = shutil.copytree(demo_bundle.folder, tmp_path / "broken")
+    weights = load_file(broken / VAE)
+    weights["decoder.layers.7.weight"] = np.full_like(weights["decoder.layers.7.weight"], value)
+    save_file(weights, broken / VAE)
+    with pytest.raises(error, match="fp32"):
+        sing(bundle.load(broken), duration=2.0, steps=1)
+
+
+def test_the_package_makes_songs_whatever_was_imported_first(demo_bundle: Bundle) -> None:
+    made = diffrhythm.generate(demo_bundle, lyrics=None, style="pop", duration=2.0, seed=1, steps=1, cfg=0.0)
+    assert isinstance(made, Song)
