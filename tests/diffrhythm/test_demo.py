@@ -49,15 +49,15 @@ def test_the_weights_are_the_same_on_every_machine(demo_bundle: Bundle) -> None:
     assert digest(demo.transformer_weights(demo_bundle.config)) == PINNED_TRANSFORMER
 
 
-def test_processes_that_build_at_once_all_get_the_whole_bundle(tmp_path: Path) -> None:
+def test_two_processes_that_build_at_once_both_get_the_whole_bundle(tmp_path: Path) -> None:
     code = "from diffrhythm import bundle; b = bundle.load('demo'); bundle.verify(b); print(b.folder, b.hash)"
     environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path), "OMP_NUM_THREADS": "1"}
     builders = [
         subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, env=environment, stdout=subprocess.PIPE)
-        for _ in range(3)
+        for _ in range(2)
     ]
     answers = {builder.communicate()[0] for builder in builders}
-    assert [builder.returncode for builder in builders] == [0, 0, 0]
+    assert [builder.returncode for builder in builders] == [0, 0]
     assert len(answers) == 1
     models = list((tmp_path / "diffrhythm" / "models").iterdir())
     assert [model.name[:5] for model in models] == ["demo-"], "a workshop was left behind"
