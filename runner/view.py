@@ -24,12 +24,13 @@ from runner.words import (
     advice,
     bar,
     batch_line,
+    batch_words,
     clip,
     counts,
-    gigabytes,
     headline,
     health_words,
     labels,
+    memory_words,
     plain,
     remark,
     shown,
@@ -79,52 +80,67 @@ def speaks_unicode(encoding: str, environ: Mapping[str, str]) -> bool:
 
 @contextmanager
 def live(outputs: Outputs, *, quiet: bool = False) -> Iterator[Callable[[], None]]:
-    """The view of a batch by its own parent, on stderr; call what it gives about once a second.
+    """The view of a batch by its own parent, on stderr: call what it gives about once a second.
 
-    A view that cannot be written any more (a closed terminal, `| head`) falls silent: the night's songs
-    matter more.
+    Where nothing can be written any more (a closed terminal, `| head`) it falls silent: the songs go on.
     """
-    with suppress(OSError), screen(console(sys.stderr), quiet=quiet) as put:
-        broken = False
+    view = screen(console(sys.stderr))
+    broken = quiet
 
-        def show() -> None:
-            nonlocal broken
-            if quiet or broken:
-                return
+    def show() -> None:
+        nonlocal broken
+        if not broken:
             now = look(outputs, earlier=False)
             try:
-                put(now)
+                view.show(now)
             except OSError:
                 broken = True
 
+    try:
         yield show
+    finally:
+        with suppress(OSError):
+            view.close()
 
 
-@contextmanager
-def screen(out: Console, *, quiet: bool = False, keep: bool = False) -> Iterator[Callable[[Survey], None]]:
+def screen(out: Console, *, keep: bool = False) -> Picture | Lines:
     """A table that stays in place on a terminal, else lines of what changed. keep: leave the last table."""
-    if quiet or not (out.is_interactive and out.file.isatty()):
-        previous: Survey | None = None
+    return Picture(out, keep=keep) if out.is_interactive and out.file.isatty() else Lines(out)
 
-        def tell(now: Survey) -> None:
-            nonlocal previous
-            lines = [] if quiet else plain(previous, now)
-            previous = now
-            for line in lines:
-                out.print(Text(shown(line, _unicode(out))), soft_wrap=True)
 
-        yield tell
-        return
-    from rich.live import Live
+class Picture:
+    """A table, drawn over the last one. It has no refreshing thread: the parent of a batch forks."""
 
-    # No refreshing thread: the batch's parent forks.
-    with Live(console=out, auto_refresh=False, transient=not keep) as picture:
+    def __init__(self, out: Console, *, keep: bool) -> None:
+        from rich.live import Live
 
-        def draw(now: Survey) -> None:
-            table = render(now, out.width, unicode=_unicode(out), height=out.height - 1)
-            picture.update(table, refresh=True)
+        self._out = out
+        self._live = Live(console=out, auto_refresh=False, transient=not keep)
 
-        yield draw
+    def show(self, now: Survey) -> None:
+        self._live.start()
+        table = render(now, self._out.width, unicode=_unicode(self._out), height=self._out.height - 1)
+        self._live.update(table, refresh=True)
+
+    def close(self) -> None:
+        self._live.stop()
+
+
+class Lines:
+    """Short lines of what has changed since the last time."""
+
+    def __init__(self, out: Console) -> None:
+        self._out = out
+        self._last: Survey | None = None
+
+    def show(self, now: Survey) -> None:
+        lines = plain(self._last, now)
+        self._last = now
+        for line in lines:
+            self._out.print(Text(shown(line, _unicode(self._out))), soft_wrap=True)
+
+    def close(self) -> None:
+        """Nothing stays open."""
 
 
 def summary(outputs: Outputs) -> None:
@@ -241,13 +257,12 @@ def _columns(rows: Sequence[Row], unicode: bool) -> list[_Column]:
         ),
         column("state", 0, state_words),
         column("step", 1, lambda row: f"{row.step}/{row.steps}" if row.steps else ""),
-        column("", 5, lambda row: bar(row.step, row.steps, BAR_CELLS, unicode=unicode) if row.steps else ""),
+        column("", 4, lambda row: bar(row.step, row.steps, BAR_CELLS, unicode=unicode) if row.steps else ""),
         column("time", 2, time_words),
         column("a step", 7, lambda row: "" if row.step_s is None else span(row.step_s)),
-        column("memory", 6, lambda row: gigabytes(row.rss) if row.rss else ""),
-        column("swap", 8, lambda row: gigabytes(row.swap) if row.swap else ""),
+        column("memory", 6, memory_words),
         column("try", 3, lambda row: str(row.retries + 1) if row.attempt and row.state != "queued" else ""),
-        column("", 4, remark, REMARK_CELLS),
+        column("", 5, remark, REMARK_CELLS),
     ]
 
 
@@ -296,7 +311,7 @@ def detail(row: Row, *, unicode: bool) -> RenderableType:
         ("a step", "" if row.step_s is None else span(row.step_s)),
         ("left", "" if row.eta_s is None else span(row.eta_s)),
         ("steps", _steps(row)),
-        ("memory", f"{gigabytes(row.rss)}, {gigabytes(row.swap or 0)} in swap" if row.rss else ""),
+        ("memory", memory_words(row)),
         ("attempt", str(row.attempt) if row.attempt else ""),
         *((f"  {end.attempt}", f"{end.cause}: {end.message}") for end in row.ended),
         ("why", row.why if row.state == "failed" else ""),
@@ -333,8 +348,7 @@ def final_table(now: Survey, *, unicode: bool = False) -> RenderableType:
         line.rstrip()
         line.overflow = "fold"
     said = [Text(shown(f"{row.song}: {row.state}: {remark(row)}", unicode)) for row in rows if _odd(row)]
-    total = Text(batch_line(now, 10_000, unicode=unicode))
-    return Group(*(lines if rows else []), *said, *map(Text, advice(rows)), total)
+    return Group(*(lines if rows else []), *said, *map(Text, advice(rows)), Text(", ".join(batch_words(now))))
 
 
 def _odd(row: Row) -> bool:

@@ -85,13 +85,23 @@ def headline(now: Survey) -> str:
 
 def batch_line(now: Survey, width: int, *, unicode: bool) -> str:
     """Songs finished of all as a bar, the time so far, and what the others do; as much as fits."""
-    rows = now.own
-    finished = sum(row.state in FINAL_STATES for row in rows)
-    line = f"{bar(finished, len(rows), 20, unicode=unicode)} {finished} of {len(rows)} songs"
-    for part in filter(None, [_elapsed(now), *counts(rows)]):
+    finished, total = _finished(now), len(now.own)
+    first, *others = batch_words(now)
+    line = f"{bar(finished, total, 20, unicode=unicode)} {first}"
+    for part in others:
         if cell_len(line) + cell_len(part) + 2 <= width:
             line += f", {part}"
     return line
+
+
+def batch_words(now: Survey) -> list[str]:
+    """Songs finished of all, the time so far, how many stand how."""
+    elapsed = _elapsed(now)
+    return [f"{_finished(now)} of {len(now.own)} songs", *([elapsed] if elapsed else []), *counts(now.own)]
+
+
+def _finished(now: Survey) -> int:
+    return sum(row.state in FINAL_STATES for row in now.own)
 
 
 def _elapsed(now: Survey) -> str:
@@ -123,8 +133,12 @@ def span(seconds: float) -> str:
     return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02d}"
 
 
-def gigabytes(size: int) -> str:
-    return f"{size / 2**30:.1f} GB"
+def memory_words(row: Row) -> str:
+    """RAM, and what is in swap besides: 3.1+0.4 GB."""
+    if not row.rss:
+        return ""
+    swapped = f"+{row.swap / 2**30:.1f}" if row.swap and row.swap >= 2**26 else ""
+    return f"{row.rss / 2**30:.1f}{swapped} GB"
 
 
 def _clock(wall: float, now_wall: float) -> str:
@@ -148,6 +162,8 @@ def clip(text: str, width: int, *, unicode: bool, tail: int = 0) -> str:
     if room < 1:
         return set_cell_size(text, width)
     end = text[len(text) - min(tail, room) :]
+    while cell_len(end) > room:  # a character may be two cells wide
+        end = end[1:]
     return set_cell_size(text, max(0, room - cell_len(end))) + mark + end
 
 
