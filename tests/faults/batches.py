@@ -1,0 +1,167 @@
+"""Batches of naughty children: the real parent, real processes, real signals; only the model is missing."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from runner import processes
+from runner.files import read_json
+from runner.messages import SongAnswer
+from runner.songfolder import Outputs, SongFolder
+from runner.spec import Song
+from runner.supervise import Job
+
+CHILD = Path(__file__).with_name("child.py")
+ROOT = Path(__file__).parents[2]
+
+
+def job(
+    script: str, *, name: str = "song", fingerprint: str = "f" * 64, steps: int = 32, **changes: Any
+) -> Job:
+    settings: dict[str, Any] = {
+        "job": "night",
+        "name": name,
+        "path": None,
+        "line": 0,
+        "model": "demo",
+        "lyrics": script,
+        "lyrics_source": "script",
+        "style": "test",
+        "style_audio": None,
+        "negative_style": None,
+        "duration": 10.0,
+        "seed": None,
+        "take": 1,
+        "preset": "auto",
+        "steps": None,
+        "cfg": None,
+        "sampler": None,
+        "language": "auto",
+        "lyrics_compat": "ours",
+        "precision": "auto",
+        "format": "wav",
+        "loudness": None,
+        "timeout_s": 60.0,
+        "deadline_s": None,
+        "stall_s": 20.0,
+        "attempts": 4,
+        "foresight": False,
+        "threads": 1,
+        "memory_bytes": None,
+        "nice": 0,
+        "resume": True,
+    }
+    answer = SongAnswer(
+        f"night/{name}",
+        [],
+        [],
+        duration=10.0,
+        steps=steps,
+        cfg=4.0,
+        precision="bf16",
+        model_hash="0",
+        demo=True,
+    )
+    return Job(Song(**(settings | changes)), answer, fingerprint)
+
+
+def outcomes(folder: SongFolder) -> list[dict[str, Any]]:
+    return [read_json(attempt.outcome) for attempt in folder.attempts() if attempt.outcome.exists()]
+
+
+def causes(folder: SongFolder) -> list[str | None]:
+    return [outcome["cause"] for outcome in outcomes(folder)]
+
+
+def densities(folder: SongFolder) -> list[int]:
+    return [read_json(attempt.request)["density"] for attempt in folder.attempts()]
+
+
+def state(folder: SongFolder) -> str | None:
+    """done, degraded or failed, as the files say."""
+    for path in (folder.manifest, folder.failure):
+        if path.exists():
+            return str(read_json(path)["state"])
+    return None
+
+
+def survivors(outputs: Outputs) -> list[processes.Identity]:
+    """Processes of any song of these outputs that still live, zombies excepted."""
+    return processes.marked(f"{outputs.folder.resolve()}|")
+
+
+def torn(outputs: Outputs) -> list[Path]:
+    """Files under a final name that nothing vouches for, and half-written ones."""
+    bad = list(outputs.folder.rglob("*.tmp"))
+    for folder in outputs.songs():
+        sounds = list(folder.folder.glob("song.*"))
+        if sounds and not folder.manifest.exists():
+            bad += sounds
+    return bad
+
+
+class Parent:
+    """A batch in a process of its own, so that it can be killed."""
+
+    def __init__(self, tmp_path: Path, jobs: list[Job], **options: Any) -> None:
+        self.outputs = Outputs(tmp_path / "outputs")
+        self._paper = tmp_path / "jobs.json"
+        self._paper.write_text(json.dumps({"jobs": [_plain(j) for j in jobs], "options": options}))
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "tests.faults.parent", str(self._paper), str(self.outputs.folder)],
+            cwd=ROOT,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.communicate(timeout=10)
+
+    def signal(self, number: signal.Signals) -> None:
+        self.process.send_signal(number)
+
+    def wait(self, timeout_s: float = 60.0) -> int:
+        _, err = self.process.communicate(timeout=timeout_s)
+        self.err = err
+        return self.process.returncode
+
+
+def _plain(job: Job) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    return asdict(job)
+
+
+def wait_for(condition: Callable[[], Any], *, timeout_s: float = 30.0) -> Any:
+    """What condition() gives as soon as it is true; waiting is bounded, not asserted."""
+    end = time.monotonic() + timeout_s
+    while time.monotonic() < end:
+        value = condition()
+        if value:
+            return value
+        time.sleep(0.02)
+    raise AssertionError("waited in vain")
+
+
+def child_of(parent: subprocess.Popen[str]) -> int:
+    """pid of the song's process, as soon as there is one."""
+    return int(wait_for(lambda: next((c.pid for c in psutil.Process(parent.pid).children()), None)))
+
+
+def alive(pid: int) -> bool:
+    return processes.identity(pid) is not None
+
+
+def descends_from_us(pid: int) -> bool:
+    return os.getpid() in [p.pid for p in psutil.Process(pid).parents()]

@@ -1,0 +1,44 @@
+"""Runs a batch of naughty children: `python -m tests.faults.parent JOBS OUTPUTS`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from runner import batch
+from runner.errors import RunnerError
+from runner.messages import SongAnswer
+from runner.songfolder import Outputs
+from runner.spec import Song
+from runner.supervise import House, Job
+from tests.faults.batches import CHILD
+
+
+def main(paper: Path, folder: Path) -> int:
+    content = json.loads(paper.read_text())
+    jobs = [
+        Job(Song(**each["song"]), SongAnswer(**each["answer"]), each["fingerprint"])
+        for each in content["jobs"]
+    ]
+    options = content["options"]
+    house = House(
+        mark="",
+        worker=(sys.executable, str(CHILD)),
+        tick_s=0.05,
+        grace_s=options.pop("grace_s", 0.5),
+        thrash_s=options.pop("thrash_s", 20.0),
+    )
+    strict = options.get("strict", False)
+    try:
+        ended = batch.run(jobs, Outputs(folder), batch.Options(**options), show=lambda: None, house=house)
+    except RunnerError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    for song in ended.songs:
+        print(f"{song.song}: {song.state}: {song.note}", file=sys.stderr)
+    return ended.exit_code(strict=strict)
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1]), Path(sys.argv[2])))

@@ -1,0 +1,428 @@
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from runner.messages import FREE_CAUSES, MEMORY_CAUSES, Cause, Heartbeat, Outcome
+from runner.verdict import (
+    ARITHMETIC,
+    LATE_TICK_S,
+    MIN_DENSITY,
+    PHASE_STALL_S,
+    WINDOW_S,
+    End,
+    GiveUp,
+    Limits,
+    Plan,
+    Reading,
+    Watch,
+    classify,
+    judge,
+    next_attempt,
+    observe,
+)
+
+MIB = 1 << 20
+
+
+def beat(step: int = 0, *, step_s: float | None = None, phase: str = "sample", at: float = 0.0) -> Heartbeat:
+    return Heartbeat(
+        seq=step,
+        song="night/song",
+        attempt=1,
+        pid=1,
+        pid_started=1,
+        boot_id="boot",
+        phase=phase,  # type: ignore[arg-type]
+        step=step,
+        steps=32,
+        density=32,
+        passes=2 * step,
+        t=step / 32,
+        wall=0.0,
+        progress_mono=at,
+        alive_mono=at,
+        cpu_s=0.0,
+        step_s=step_s,
+        eta_s=None,
+        rss=0,
+        swap=0,
+        major_faults=0,
+        latent_std=1.0,
+        note="",
+    )
+
+
+def watched(readings: Iterable[Reading]) -> Watch:
+    watch = Watch()
+    for reading in readings:
+        watch = observe(watch, reading)
+    return watch
+
+
+def ticks(
+    seconds: float,
+    *,
+    every: float = 1.0,
+    start: float = 0.0,
+    heartbeat: Heartbeat | None = None,
+    cpu: float = 0.0,
+    faults: float = 0.0,
+    swap: int = 0,
+    swap_in: float | None = 0.0,
+    stalled: float | None = 0.0,
+) -> list[Reading]:
+    """Readings of one constant kind; cpu, faults, swap_in and stalled are rates per second."""
+    count = int(seconds / every) + 1
+    times = [start + i * every for i in range(count)]
+    return [
+        Reading(
+            mono=at,
+            boot=at,
+            beat=heartbeat,
+            cpu_s=at * cpu,
+            anon=100 * MIB,
+            rss=100 * MIB,
+            swap=swap,
+            major_faults=int(at * faults),
+            swapped_in=None if swap_in is None else int(at * swap_in),
+            stalled_s=None if stalled is None else at * stalled,
+            available=8000 * MIB,
+        )
+        for at in times
+    ]
+
+
+def cause_of(watch: Watch, limits: Limits) -> Cause | None:
+    kill = judge(watch, limits)
+    return kill.cause if kill else None
+
+
+HOUR = Limits(timeout_s=3600)
+
+
+# ---------------------------------------------------------------- time
+
+
+def test_an_attempt_ends_when_its_time_is_over_and_not_before() -> None:
+    moving = [replace(r, beat=beat(i, step_s=1.0, at=i)) for i, r in enumerate(ticks(101))]
+    assert cause_of(watched(moving[:100]), Limits(timeout_s=100)) is None
+    assert cause_of(watched(moving), Limits(timeout_s=100)) == "timeout"
+
+
+def test_a_suspended_machine_costs_the_child_nothing() -> None:
+    before = ticks(10, heartbeat=beat(3, step_s=1.0))
+    # 17 h 35 min of suspend: CLOCK_BOOTTIME ran, CLOCK_MONOTONIC did not.
+    after = [replace(r, boot=r.boot + 63_297) for r in ticks(2, start=11, heartbeat=beat(3, step_s=1.0))]
+    watch = watched([*before, *after])
+    assert watch.slept_s == pytest.approx(63_297)
+    assert watch.charged_s == pytest.approx(13)
+    assert cause_of(watch, Limits(timeout_s=100, stall_s=12)) is None
+
+
+def test_a_watcher_that_was_frozen_does_not_charge_the_gap_either() -> None:
+    watch = watched([*ticks(10), *ticks(1, start=5000)])
+    assert watch.charged_s == pytest.approx(10 + LATE_TICK_S + 1)
+    assert cause_of(watch, Limits(timeout_s=100)) is None
+
+
+def test_after_a_sleep_the_child_has_a_fresh_allowance_before_it_counts_as_stalled() -> None:
+    asleep = [*ticks(50), *ticks(20, start=5000)]
+    assert cause_of(watched(asleep), Limits(timeout_s=9000, stall_s=60)) is None
+    assert (
+        cause_of(watched([*asleep, *ticks(60, start=5021)]), Limits(timeout_s=9000, stall_s=60)) == "stalled"
+    )
+
+
+def test_a_clock_that_jumps_backwards_charges_nothing() -> None:
+    watch = watched([*ticks(10, start=1000), *ticks(10, start=5)])
+    assert watch.charged_s == pytest.approx(20)
+
+
+# ---------------------------------------------------------------- stalls
+
+
+@pytest.mark.parametrize("phase", PHASE_STALL_S)
+def test_each_phase_has_its_own_patience(phase: str) -> None:
+    patience = PHASE_STALL_S[phase]  # type: ignore[index]
+    still = beat(0, phase=phase)
+    assert cause_of(watched(ticks(patience - 1, heartbeat=still)), HOUR) is None
+    assert cause_of(watched(ticks(patience + 1, heartbeat=still)), HOUR) == "stalled"
+
+
+def test_a_child_without_any_beat_is_stalled_like_one_that_loads() -> None:
+    assert cause_of(watched(ticks(PHASE_STALL_S["load"] - 1)), HOUR) is None
+    assert cause_of(watched(ticks(PHASE_STALL_S["load"] + 1)), HOUR) == "stalled"
+
+
+def test_hung_and_slow_get_different_patience_and_words() -> None:
+    limits = Limits(timeout_s=3600, stall_s=10)
+    still = beat(5, step_s=1.0)
+    hung = judge(watched(ticks(11, heartbeat=still)), limits)
+    assert hung is not None
+    assert hung.message.startswith("hung: no CPU used")
+    assert judge(watched(ticks(29, heartbeat=still, cpu=1.0)), limits) is None
+    slow = judge(watched(ticks(31, heartbeat=still, cpu=1.0)), limits)
+    assert slow is not None
+    assert slow.message.startswith("still computing")
+
+
+def test_a_song_of_slow_steps_is_given_five_of_them() -> None:
+    limits = Limits(timeout_s=36_000, stall_s=10)
+    still = beat(5, step_s=60.0)
+    assert cause_of(watched(ticks(299, heartbeat=still)), limits) is None
+    assert cause_of(watched(ticks(301, heartbeat=still)), limits) == "stalled"
+
+
+def test_any_progress_counts_a_step_a_phase_or_a_chunk() -> None:
+    first = ticks(9, heartbeat=beat(1))
+    for moved in (beat(2), beat(1, phase="decode"), beat(1, at=9.5)):
+        watch = watched([*first, *ticks(9, start=10, heartbeat=moved)])
+        assert cause_of(watch, Limits(timeout_s=3600, stall_s=10)) is None
+
+
+# ---------------------------------------------------------------- memory
+
+
+def test_the_memory_ceiling_counts_private_memory_in_ram_and_swap_over_two_readings() -> None:
+    limits = Limits(timeout_s=3600, memory_bytes=1000 * MIB)
+    heavy = [replace(r, anon=600 * MIB, swap=500 * MIB) for r in ticks(2)]
+    mapped = [replace(r, anon=100 * MIB, rss=5000 * MIB) for r in ticks(2)]
+    assert cause_of(watched(heavy), limits) == "memory-ceiling"
+    assert cause_of(watched(heavy[:1]), limits) is None
+    assert cause_of(watched(mapped), limits) is None
+
+
+def thrash(seconds: float, **changes: float | None) -> list[Reading]:
+    rates: dict[str, float | None] = {"faults": 500.0, "swap_in": 20.0 * MIB, "stalled": 0.6}
+    return ticks(seconds, heartbeat=beat(5, step_s=1.0), swap=300 * MIB, **(rates | changes))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("case", "readings", "expected"),
+    [
+        ("every sign at once", thrash(25), "swap-thrash"),
+        ("not for long yet", thrash(15), None),
+        ("PSI absent", thrash(25, stalled=None), "swap-thrash"),
+        ("swap counters absent", thrash(25, swap_in=None), "swap-thrash"),
+        (
+            "a kernel that tells nothing: the child's own swap and faults",
+            thrash(25, swap_in=None, stalled=None),
+            "swap-thrash",
+        ),
+        ("pages of mapped weights read again and again", thrash(25, swap_in=0.0), "swap-thrash"),
+        (
+            "weights read for the first time: faults, but nobody waits for memory",
+            thrash(25, swap_in=0.0, stalled=0.0),
+            None,
+        ),
+        ("another program's storm: the child itself has no faults", thrash(25, faults=1.0), None),
+        ("swap in use but quiet", thrash(25, faults=0.0, swap_in=0.0, stalled=0.0), None),
+    ],
+)
+def test_swap_thrash_needs_the_childs_own_faults_and_memory_that_is_waited_for(
+    case: str, readings: list[Reading], expected: Cause | None
+) -> None:
+    assert cause_of(watched(readings), Limits(timeout_s=3600, stall_s=3000)) == expected, case
+
+
+def test_a_child_that_makes_progress_is_never_thrashing() -> None:
+    readings = [replace(r, beat=beat(i // 10, step_s=10.0, at=i // 10)) for i, r in enumerate(thrash(200))]
+    watch = Watch()
+    for reading in readings:
+        watch = observe(watch, reading)
+        assert judge(watch, Limits(timeout_s=3600, stall_s=3000)) is None
+
+
+def test_counters_that_were_reset_count_as_unknown_and_kill_nobody() -> None:
+    readings = thrash(25)
+    middle = len(readings) // 2
+    reset = [replace(r, major_faults=i, swapped_in=i) for i, r in enumerate(readings[middle:])]
+    assert cause_of(watched([*readings[:middle], *reset]), Limits(timeout_s=3600, stall_s=3000)) is None
+
+
+def test_a_thrashing_child_is_told_from_a_slow_one_by_its_message() -> None:
+    kill = judge(watched(thrash(25)), Limits(timeout_s=3600, stall_s=3000))
+    assert kill is not None
+    assert "500 major faults/s" in kill.message
+    assert "20.0 MiB/s read from swap" in kill.message
+
+
+def test_the_samples_kept_span_the_last_minute() -> None:
+    watch = watched(ticks(500))
+    assert watch.samples[0][0] == pytest.approx(watch.charged_s - WINDOW_S)
+    assert watch.samples[-1][0] == watch.charged_s
+
+
+# ---------------------------------------------------------------- ends
+
+
+def told(cause: Cause | None) -> Outcome:
+    return Outcome(1, cause, "words")
+
+
+@pytest.mark.parametrize(
+    ("exit_code", "outcome", "available", "expected"),
+    [
+        (0, told(None), 8000, None),
+        (3, told("bad-input"), 8000, "bad-input"),
+        (4, told("numbers"), 8000, "numbers"),
+        (0, None, 8000, "crash"),
+        (1, None, 8000, "crash"),
+        (0, told("crash"), 8000, "crash"),
+        (-11, None, 8000, "crash"),
+        (-9, None, 8000, "crash"),
+        (-9, None, 100, "out-of-memory"),
+        (-11, told(None), 8000, "crash"),
+        (1, told(None), 8000, "crash"),
+    ],
+)
+def test_an_end_is_classified_by_exit_outcome_and_memory(
+    exit_code: int, outcome: Outcome | None, available: int, expected: Cause | None
+) -> None:
+    watch = watched([replace(r, available=available * MIB) for r in ticks(2)])
+    assert classify(exit_code, outcome, watch, HOUR)[0] == expected
+
+
+def test_a_death_near_the_memory_ceiling_is_out_of_memory() -> None:
+    limits = Limits(timeout_s=10, memory_bytes=1000 * MIB)
+    watch = watched([replace(r, anon=900 * MIB) for r in ticks(2)])
+    assert classify(-9, None, watch, limits)[0] == "out-of-memory"
+
+
+def test_signals_are_named() -> None:
+    assert classify(-11, None, watched(ticks(1)), HOUR)[1] == "died of SIGSEGV in phase load"
+
+
+# ---------------------------------------------------------------- what comes next
+
+FIRST = Plan(density=32, precision="bf16", chunk_frames=128, threads=2)
+
+
+def after(*ends: End | Cause, attempts: int = 4, first: Plan = FIRST) -> Plan | GiveUp:
+    return next_attempt(first, [end if isinstance(end, End) else End(end) for end in ends], attempts=attempts)
+
+
+def plan_after(*ends: End | Cause, attempts: int = 4, first: Plan = FIRST) -> Plan:
+    plan = after(*ends, attempts=attempts, first=first)
+    assert isinstance(plan, Plan)
+    return plan
+
+
+def test_slowness_halves_the_steps_down_to_four() -> None:
+    causes: list[Cause] = ["timeout", "stalled", "timeout", "timeout", "timeout"]
+    densities = [plan_after(*causes[:n], attempts=9).density for n in range(6)]
+    assert densities == [32, 16, 8, 4, 4, 4]
+
+
+def test_fewer_steps_than_the_floor_that_were_asked_for_stay() -> None:
+    assert plan_after("timeout", first=replace(FIRST, density=3)).density == 3
+
+
+def test_a_song_that_thinned_its_own_grid_is_halved_from_there() -> None:
+    assert plan_after(End("timeout", density=12)).density == 6
+
+
+@pytest.mark.parametrize("cause", sorted(MEMORY_CAUSES))
+def test_memory_gets_a_smaller_plan_and_waits(cause: Cause) -> None:
+    plan = plan_after(End(cause, peak_bytes=3000))
+    assert (plan.density, plan.precision, plan.chunk_frames, plan.threads) == (16, "int8", 64, 1)
+    assert plan.alone
+    assert plan.await_bytes == 3000
+
+
+def test_memory_and_time_have_counters_of_their_own() -> None:
+    assert isinstance(after("timeout", "swap-thrash", "timeout", "out-of-memory", attempts=3), Plan)
+    assert isinstance(after("timeout", "swap-thrash", "timeout", "timeout", attempts=3), GiveUp)
+    assert isinstance(after("swap-thrash", "swap-thrash", "out-of-memory", attempts=3), GiveUp)
+
+
+def test_wrong_numbers_get_safer_arithmetic_at_the_same_steps() -> None:
+    plan = plan_after("numbers")
+    assert (plan.density, plan.precision) == (32, "fp32")
+
+
+def test_wrong_numbers_in_the_safest_arithmetic_are_final() -> None:
+    assert isinstance(after("numbers", "numbers"), GiveUp)
+    assert isinstance(after("numbers", first=replace(FIRST, precision="fp32")), GiveUp)
+
+
+def test_a_crash_is_tried_again_as_it_was_then_with_half_the_steps_and_safer() -> None:
+    assert (plan_after("crash").density, plan_after("crash").precision) == (32, "bf16")
+    assert (plan_after("crash", "crash").density, plan_after("crash", "crash").precision) == (16, "fp32")
+
+
+@pytest.mark.parametrize("cause", sorted(FREE_CAUSES))
+def test_a_lost_parent_or_a_stop_is_never_charged(cause: Cause) -> None:
+    assert plan_after(*[cause] * 50, attempts=1).density == 32
+
+
+@pytest.mark.parametrize("cause", ["bad-input", "no-bundle", "no-disk"])
+def test_what_no_retry_can_cure_fails_at_once_in_its_own_words(cause: Cause) -> None:
+    assert after(End(cause, "jobs/a.yaml:3:1: mend it")) == GiveUp(cause, "jobs/a.yaml:3:1: mend it")
+
+
+def test_the_last_attempt_is_followed_by_an_estimate_if_it_is_worth_hearing() -> None:
+    assert plan_after(*["timeout"] * 3, End("timeout", t=0.6)).mode == "estimate"
+    assert plan_after(End("timeout", t=0.6), *["timeout"] * 3).mode == "estimate"
+    assert isinstance(after(*["timeout"] * 3, End("timeout", t=0.4)), GiveUp)
+
+
+def test_an_estimate_that_fails_is_the_end_but_one_that_was_lost_is_made_again() -> None:
+    spent = [*[End("timeout", t=0.7)] * 4]
+    assert isinstance(after(*spent, End("crash", mode="estimate", t=0.7)), GiveUp)
+    assert plan_after(*spent, End("lost", mode="estimate", t=0.7)).mode == "estimate"
+
+
+def test_past_its_deadline_only_the_estimate_is_left() -> None:
+    plan = next_attempt(FIRST, [End("timeout", t=0.8)], attempts=4, out_of_time=True)
+    assert isinstance(plan, Plan)
+    assert plan.mode == "estimate"
+
+
+ends = st.lists(
+    st.builds(
+        End,
+        cause=st.sampled_from(
+            [
+                "timeout",
+                "stalled",
+                "swap-thrash",
+                "memory-ceiling",
+                "out-of-memory",
+                "numbers",
+                "crash",
+                "lost",
+                "interrupted",
+            ]
+        ),
+        t=st.floats(0, 1),
+        density=st.none() | st.integers(1, 64),
+    ),
+    max_size=30,
+)
+
+
+@given(ends, st.integers(1, 6), st.integers(1, 64), st.sampled_from(ARITHMETIC))
+def test_laws_of_the_retry(ends: list[End], attempts: int, steps: int, precision: str) -> None:
+    """Attempts are bounded, steps only fall and not below the floor, free ends change nothing."""
+    first = replace(FIRST, density=steps, precision=precision)
+    last = steps
+    for n in range(len(ends) + 1):
+        plan = next_attempt(first, ends[:n], attempts=attempts)
+        if isinstance(plan, GiveUp) or plan.mode == "estimate":
+            return
+        charged = sum(end.cause not in FREE_CAUSES for end in ends[:n])
+        floor = min(MIN_DENSITY, steps, *(end.density or steps for end in ends[:n]))
+        assert floor <= plan.density <= last
+        last = plan.density
+        assert charged < 2 * attempts
+        if all(end.density is None for end in ends[:n]):
+            kept = [end for end in ends[:n] if end.cause not in FREE_CAUSES]
+            without_free = next_attempt(first, kept, attempts=attempts)
+            assert isinstance(without_free, Plan)
+            assert without_free.density == plan.density
