@@ -85,6 +85,7 @@ def _question(song: Song) -> SongQuestion:
         lyrics_source=song.lyrics_source,
         style=song.style,
         style_audio=str(song.style_audio) if song.style_audio else None,
+        negative_style=song.negative_style,
         duration=song.duration,
         preset=song.preset,
         steps=song.steps,

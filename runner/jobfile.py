@@ -10,6 +10,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetJsonSchem
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import CoreSchema
 
+from runner.messages import Format
+
 NAME = r"^[a-z0-9][a-z0-9-]*$"
 MAX_WAIT_S = 30 * 24 * 3600.0
 MIN_MEMORY = 64 * 2**20
@@ -145,15 +147,15 @@ class Defaults(_Keys):
         default="auto",
         description="How to read a line of digits or signs alone; letters show their language.",
     )
-    lyrics_compat: Literal["strict", "published"] = Field(
-        default="strict",
-        description="strict: every line is sung, a broken one is an error; published: as the published "
+    lyrics_compat: Literal["ours", "published"] = Field(
+        default="ours",
+        description="ours: every line is sung, a broken one is an error; published: as the published "
         "program reads lyrics, dropping the lines that it drops.",
     )
     precision: Literal["auto", "fp32", "bf16", "int8"] = Field(
         default="auto", description="Arithmetic of the model; auto: what this processor is good at."
     )
-    format: Literal["wav", "flac", "mp3", "ogg"] = Field(default="wav", description="Kind of the sound file.")
+    format: Format = Field(default="wav", description="Kind of the sound file.")
     loudness: OrNone[Annotated[float, Field(ge=-60, le=-5)]] = Field(
         default=-14.0, description="Loudness of the song in LUFS; none: the peak at full scale, as published."
     )

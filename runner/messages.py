@@ -11,6 +11,7 @@ from typing import Any, Literal
 SCHEMA = 1
 
 Mode = Literal["sing", "estimate"]
+Format = Literal["wav", "flac", "mp3", "ogg"]
 Phase = Literal["load", "lyrics", "style", "sample", "decode", "write"]
 SongState = Literal["queued", "running", "done", "degraded", "failed", "interrupted", "left"]
 FINAL_STATES: frozenset[SongState] = frozenset({"done", "degraded", "failed"})
@@ -60,7 +61,7 @@ class SongRequest:
     sampler: str
     language: str
     lyrics_compat: str
-    format: str
+    format: Format
     loudness: float | None
     density: int
     precision: str
@@ -162,6 +163,7 @@ class SongQuestion:
     lyrics_source: str
     style: str | None
     style_audio: str | None
+    negative_style: str | None
     duration: float | None
     preset: str
     steps: int | None

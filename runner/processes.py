@@ -147,10 +147,15 @@ def signal_all(members: Iterable[Identity], number: signal.Signals) -> None:
 
 
 async def end_tree(
-    find: Callable[[], list[Identity]], *, grace_s: float, kill_s: float = 10.0
+    find: Callable[[], list[Identity]],
+    *,
+    grace_s: float,
+    hurry: Callable[[], bool] = lambda: False,
+    kill_s: float = 10.0,
 ) -> list[Identity]:
     """End whatever find() finds: SIGTERM, grace_s, then SIGKILL until nothing is left; the survivors, if any.
 
+    hurry: cuts the grace short as soon as it says so.
     Again and again, because a process may fork while it is being looked for. Whoever was seen once is
     pursued even when it has meanwhile left the group. A survivor hangs in the kernel (state D): it takes
     its death when the system call ends.
@@ -159,7 +164,7 @@ async def end_tree(
     signal_all(known, signal.SIGTERM)
     signal_all(known, signal.SIGCONT)  # a stopped process would not notice
     end = time.monotonic() + grace_s
-    while (left := _living(known, find)) and time.monotonic() < end:
+    while (left := _living(known, find)) and time.monotonic() < end and not hurry():
         await asyncio.sleep(0.02)
     end = time.monotonic() + kill_s
     while (left := _living(known, find)) and time.monotonic() < end:

@@ -20,6 +20,7 @@ from pydantic_core import ErrorDetails
 from runner import yamlfile
 from runner.errors import Problem, SpecError, TextFileError
 from runner.jobfile import NAME, Defaults, Edit, JobFile, SongSpec, json_schema
+from runner.messages import Format
 from runner.textfile import read_text
 from runner.yamlfile import Document, KeyPath
 
@@ -62,7 +63,7 @@ class Song:
     language: str
     lyrics_compat: str
     precision: str
-    format: str
+    format: Format
     loudness: float | None
     timeout_s: float
     deadline_s: float | None

@@ -298,8 +298,11 @@ async def _end_all(
 ) -> list[processes.Identity]:
     """No process of this attempt lives on, whether it was killed or ended by itself."""
     who = leader or processes.Identity(pid, -1, processes.boot_id())
-    grace_s = house.grace_s if grace and not house.hurry.is_set() else 0.0
-    return await processes.end_tree(lambda: processes.tree(who, mark), grace_s=grace_s)
+    return await processes.end_tree(
+        lambda: processes.tree(who, mark),
+        grace_s=house.grace_s if grace else 0.0,
+        hurry=house.hurry.is_set,
+    )
 
 
 def _judge_end(

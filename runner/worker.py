@@ -16,18 +16,21 @@ import time
 import traceback
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from diffrhythm.errors import BundleError, CheckpointError, DiffRhythmError, InputError, NumbersError
+from diffrhythm.errors import BundleError, CheckpointError, DiffRhythmError, NumbersError
 from diffrhythm.events import Event
 from runner import foresight
 from runner.files import read_message, write_message
 from runner.heartbeat import Pulse
+from runner.manifest import sha256
 from runner.messages import Cause, Check, Outcome, SongAnswer, SongQuestion, SongRequest
 from runner.songfolder import Attempt, SongFolder
 
 if TYPE_CHECKING:
+    from diffrhythm.bundle import Bundle
     from diffrhythm.generate import Song
     from diffrhythm.sampling import State
 
@@ -52,38 +55,55 @@ def check(paper: Path) -> int:
 
 
 def _answer(question: SongQuestion) -> SongAnswer:
-    from diffrhythm import presets
-    from diffrhythm.generate import inspect
+    from diffrhythm import bundle, presets
+    from diffrhythm.generate import Request, inspect
 
     try:
         chosen = presets.auto("cpu") if question.preset == "auto" else presets.preset(question.preset)
-        seen = inspect(
-            question.model,
-            lyrics=question.lyrics,
-            lyrics_source=question.lyrics_source,
-            style=question.style,
-            style_clip=Path(question.style_audio) if question.style_audio else None,
-            duration=question.duration,
-            sampler=question.sampler or chosen.sampler,
-            language=question.language,
-            lyrics_compat=question.lyrics_compat,
-            precision=question.precision,
-        )
+        model = bundle.load(question.model)
+        steps = question.steps if question.steps is not None else chosen.steps
+        cfg = question.cfg if question.cfg is not None else chosen.cfg
+        sampler = question.sampler or chosen.sampler
+        wanted = _asked(question) | {"steps": steps, "cfg": cfg, "sampler": sampler}
+        plan = inspect(model, Request(**wanted))
     except DiffRhythmError as error:
         return SongAnswer(question.song, problems=str(error).splitlines(), warnings=[])
     return SongAnswer(
         question.song,
         problems=[],
-        warnings=list(seen.warnings),
-        duration=seen.duration,
-        steps=question.steps if question.steps is not None else chosen.steps,
-        cfg=question.cfg if question.cfg is not None else chosen.cfg,
-        sampler=question.sampler or chosen.sampler,
-        precision=seen.precision,
-        model_hash=seen.model_hash,
-        demo=seen.demo,
+        warnings=list(plan.warnings),
+        duration=plan.duration,
+        steps=steps,
+        cfg=cfg,
+        sampler=sampler,
+        precision=plan.precision,
+        model_hash=model.hash,
+        demo=model.demo,
         choice=f"preset {question.preset}: {chosen.why}",
     )
+
+
+def _asked(asked: SongQuestion | SongRequest) -> dict[str, Any]:
+    """What a question and a request have in common, in the words of diffrhythm.generate."""
+    source, first_line = _source(asked.lyrics_source)
+    return {
+        "lyrics": asked.lyrics,
+        "lyrics_source": source,
+        "lyrics_first_line": first_line,
+        "style": asked.style,
+        "style_clip": Path(asked.style_audio) if asked.style_audio else None,
+        "negative_style": asked.negative_style,
+        "duration": asked.duration,
+        "language": asked.language,
+        "lyrics_compat": asked.lyrics_compat,
+        "precision": asked.precision,
+    }
+
+
+def _source(lyrics_source: str) -> tuple[str, int]:
+    """File and line on which lyrics begin: `a.lrc` on 1, `night.yaml:12` on 13 (see spec.lyrics_place)."""
+    file, _, line = lyrics_source.rpartition(":")
+    return (file, int(line) + 1) if file and line.isdecimal() else (lyrics_source, 1)
 
 
 # ---------------------------------------------------------------- sing
@@ -103,12 +123,12 @@ def _attempt(request: SongRequest, attempt: Attempt, pulse: Pulse) -> Outcome:
     """The song, or why there is none; the traceback goes to the log, the one line to the outcome."""
     try:
         return _make(request, attempt, pulse)
-    except InputError as error:
-        return _failed(request, "bad-input", error)
-    except BundleError as error:
-        return _failed(request, "no-bundle", error)
     except NumbersError as error:
         return _failed(request, "numbers", error)
+    except BundleError as error:
+        return _failed(request, "no-bundle", error)
+    except DiffRhythmError as error:  # no second attempt would read anything else
+        return _failed(request, "bad-input", error)
     except MemoryError as error:
         return _failed(request, "out-of-memory", error)
     except OSError as error:
@@ -128,51 +148,73 @@ def _failed(request: SongRequest, cause: Cause, error: BaseException) -> Outcome
 def _make(request: SongRequest, attempt: Attempt, pulse: Pulse) -> Outcome:
     import torch
 
-    from diffrhythm import audio
+    from diffrhythm import bundle
     from diffrhythm.generate import estimate, generate
 
     torch.set_num_threads(request.threads)
-    began = time.monotonic()
+    steps = _Steps(request, attempt, pulse, time.monotonic())
+    model = bundle.load(request.model)
     resume = _resume(request)
-    steps = _Steps(request, attempt, pulse, began)
-    common: dict[str, Any] = {
-        "lyrics": request.lyrics,
-        "lyrics_source": request.lyrics_source,
-        "style": request.style,
-        "style_clip": Path(request.style_audio) if request.style_audio else None,
-        "negative_style": request.negative_style,
-        "duration": request.duration,
-        "language": request.language,
-        "lyrics_compat": request.lyrics_compat,
-        "precision": request.precision,
-        "chunk_frames": request.chunk_frames,
-        "on_event": steps.event,
-    }
     if request.mode == "estimate":
-        if resume is None:
+        if resume is None or request.duration is None:
             raise CheckpointError(f"no usable checkpoint: {request.checkpoint}: make the song again")
-        song = estimate(request.model, state=resume, **common)
+        song = estimate(
+            model,
+            resume,
+            duration=request.duration,
+            chunk_frames=request.chunk_frames,
+            on_event=steps.event,
+        )
     else:
         song = generate(
-            request.model,
+            model,
+            **_asked(request),
             seed=request.seed,
             steps=request.density,
             cfg=request.cfg,
             sampler=request.sampler,
+            chunk_frames=request.chunk_frames,
+            on_event=steps.event,
             on_step=steps.step,
             resume=resume,
-            **common,
         )
-    sound = attempt.audio(request.format)
-    title = request.song.rpartition("/")[2]
-    audio.write(
-        sound,
-        song.audio,
-        format=request.format,
-        loudness=request.loudness,
-        tags={"title": title, "comment": _comment(request, song)},
+    steps.event(Event("write"))
+    return _write(request, attempt, model, song, resume)
+
+
+def _write(
+    request: SongRequest, attempt: Attempt, model: Bundle, song: Song, resume: State | None
+) -> Outcome:
+    """Put the song beside its request, at its loudness and with its tags."""
+    from diffrhythm import audio
+
+    sound = song.audio if request.loudness is None else audio.to_loudness(song.audio, request.loudness)
+    file = attempt.audio(request.format)
+    tags = audio.Tags(
+        title=request.song.rpartition("/")[2],
+        style=request.style or Path(request.style_audio or "").name,
+        seed=request.seed,
+        model=model.name,
+        demo=model.demo,
     )
-    return Outcome(request.attempt, None, "made", t=1.0, song=_describe(request, song, sound, resume))
+    audio.write(file, sound, request.format, tags=tags)
+    made = {
+        "sha256": sha256(file),
+        "degraded": _degraded(request, song, resume),
+        "model": model.name,
+        "duration": song.duration,
+        "samples": sound.shape[-1],
+        "sample_rate": song.sample_rate,
+        "time_grid": list(song.time_grid),
+        "passes": song.passes,
+        "phases": {phase: round(seconds, 3) for phase, seconds in song.seconds.items()},
+        "checks": asdict(audio.check(sound)),
+        "latent_std": round(song.latent_std, 4),
+        "warnings": list(song.warnings),
+        "precision": song.precision,
+        "versions": {name: version(name) for name in ("torch", "numpy", "diffrhythm-runner")},
+    }
+    return Outcome(request.attempt, None, "made", t=1.0, song=made)
 
 
 def _resume(request: SongRequest) -> State | None:
@@ -209,7 +251,7 @@ class _Steps:
 
     def event(self, event: Event) -> None:
         """A phase began or a chunk was decoded; steps come by way of `step`."""
-        if event.phase == "sample" and event.step > 0 and event.seconds:
+        if event.phase == "sample" and event.step > 0:
             return
         self.last = time.monotonic()
         left = event.steps - event.step
@@ -279,25 +321,6 @@ class _Steps:
         return tail, f"foresight: {keep} steps instead of {remaining} to end in time"
 
 
-def _describe(request: SongRequest, song: Song, sound: Path, resume: State | None) -> dict[str, Any]:
-    from runner.manifest import sha256
-
-    return {
-        "sha256": sha256(sound),
-        "degraded": _degraded(request, song, resume),
-        "duration": song.duration,
-        "samples": song.audio.shape[-1],
-        "sample_rate": song.sample_rate,
-        "time_grid": list(song.time_grid),
-        "passes": song.passes,
-        "phases": {phase: round(seconds, 3) for phase, seconds in song.seconds.items()},
-        "checks": asdict(song.checks),
-        "warnings": list(song.warnings),
-        "precision": song.precision,
-        "versions": song.versions,
-    }
-
-
 def _degraded(request: SongRequest, song: Song, resume: State | None) -> str | None:
     """How the song is less than what was asked; None: it is not."""
     if request.mode == "estimate":
@@ -305,10 +328,6 @@ def _degraded(request: SongRequest, song: Song, resume: State | None) -> str | N
         return f"an early estimate of its end, from t = {t:.2f}"
     walked = len(song.time_grid) - 1
     return f"{walked} steps instead of {request.steps}" if walked < request.steps else None
-
-
-def _comment(request: SongRequest, song: Song) -> str:
-    return f"DiffRhythm, model {request.model}, seed {request.seed}, {len(song.time_grid) - 1} steps"
 
 
 if __name__ == "__main__":
