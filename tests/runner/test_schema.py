@@ -126,10 +126,8 @@ def test_an_editor_and_the_program_agree_on_a_file(tmp_path: Path, text: str, ac
             load([file])
 
 
-def test_the_example_jobs_are_valid_and_name_the_schema_for_editors() -> None:
+def test_the_example_jobs_fit_the_schema() -> None:
     jobs = sorted((ROOT / "jobs").glob("*.yaml"))
     assert len(jobs) >= 3
     for job in jobs:
-        assert job.read_text().startswith("# yaml-language-server: $schema=../job.schema.json\n")
         Draft7Validator(json_schema()).validate(yamlfile.read(job).value)
-    assert len(load(jobs)) >= 3

@@ -366,7 +366,7 @@ def test_a_song_stands_above_the_command_and_the_command_above_the_file(folder: 
 def test_a_wrong_option_is_told_by_its_name_before_any_file(folder: Path) -> None:
     wrong = Overrides({"timeout": "soon", "lyrics_compat": "x", "style_audio": "no.wav"}, model="./no")
     assert problems_in("", wrong) == [
-        "--lyrics-compat: 'x' cannot be used; write 'strict' or 'published'",
+        "--lyrics-compat: 'x' cannot be used; write 'ours' or 'published'",
         "--timeout: 'soon' cannot be used; write a time such as 40m, 90s or 1h30m",
         "--style-audio: there is no file no.wav; check the path",
         "--model: there is no folder ./no; check the path",
