@@ -62,9 +62,12 @@ def sync_folder(folder: Path) -> None:
 def read_json(path: Path) -> dict[str, Any]:
     """The object in path. Raises FileNotFoundError, or ForeignFileError for anything but a JSON object."""
     with path.open("rb") as file:
-        content = file.read(MAX_BYTES + 1)
-    if len(content) > MAX_BYTES:
-        raise ForeignFileError(f"{path}: larger than {MAX_BYTES >> 20} MiB; it is not one of ours, remove it")
+        size = os.fstat(file.fileno()).st_size
+        if size > MAX_BYTES:
+            raise ForeignFileError(
+                f"{path}: larger than {MAX_BYTES >> 20} MiB; it is not one of ours, remove it"
+            )
+        content = file.read(size + 1)  # not the bound: Python sets that much memory aside
     try:
         value = json.loads(content, parse_constant=_refuse)
     except (ValueError, RecursionError) as error:

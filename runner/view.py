@@ -55,6 +55,7 @@ BAR_CELLS = 10
 SONG_CELLS = (16, 28)  # a song's name is not cut shorter than this for the sake of a column, nor longer
 REMARK_CELLS = 14  # the longest cause of an end
 GAP = 2
+EARLIER_ROWS = 20  # of months of nights, those that want a look first
 
 
 class _Console(Console):
@@ -187,7 +188,8 @@ def render(now: Survey, width: int, *, unicode: bool, height: int | None = None)
     height: at most so many lines, without the songs that matter least.
     """
     problems = now.problems if height is None else now.problems[:3]
-    rows = fitting(now.rows, None if height is None else max(1, height - len(problems) - 4))
+    earlier = [row for row in now.rows if row.earlier]
+    rows = fitting([*now.own, *fitting(earlier, EARLIER_ROWS)], height and max(1, height - len(problems) - 4))
     hidden = [row for row in now.rows if row not in rows]
     lines = _table(rows, width, unicode)
     if now.batch is not None:

@@ -137,6 +137,15 @@ def test_rows_that_fit_stay_in_their_order(room: int) -> None:
     assert kept[0].state != "queued"
 
 
+def test_months_of_earlier_nights_do_not_bury_the_batch() -> None:
+    old = [Row(f"monday/old-{number}", "done", earlier=True) for number in range(500)]
+    cut = Row("monday/cut", "interrupted", earlier=True)
+    lines = printed(render(replace(SURVEY, rows=(*ROWS, *old, cut)), 80, unicode=True), 80)
+    assert len(lines) < 50
+    assert row_of(lines, "cut")
+    assert any(line.startswith("and 482 more: ") for line in lines)
+
+
 def test_the_end_says_result_time_retries_file_and_what_to_do() -> None:
     lines = printed(final_table(SURVEY, unicode=True), 100)
     assert lines[0].split() == ["result", "time", "retries", "file"]
