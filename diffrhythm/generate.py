@@ -316,8 +316,8 @@ def _sample(
     def stepped(state: State) -> Sequence[float] | None:
         nonlocal last
         progress.step(state)
+        last = state
         tail = on_step(state) if on_step else None
-        last = state if tail is None else state.with_tail(tail)
         progress.restart_clock()
         return tail
 

@@ -42,8 +42,7 @@ def decode(
     chunks = chunk_spans(frames, chunk_frames, overlap)
     for done, chunk in enumerate(chunks, 1):
         sound = decoder(latents[..., chunk.start : chunk.stop])
-        kept = sound[..., chunk.head * HOP : sound.shape[-1] - chunk.tail * HOP]
-        audio[..., (chunk.start + chunk.head) * HOP : (chunk.stop - chunk.tail) * HOP] = kept
+        audio[..., (chunk.start + chunk.head) * HOP : chunk.stop * HOP] = sound[..., chunk.head * HOP :]
         if on_chunk:
             on_chunk(done, len(chunks))
     return audio
@@ -68,9 +67,8 @@ def encode(
     moments = torch.empty(batch, 2 * LATENT_CHANNELS, frames)
     for done, chunk in enumerate(chunks, 1):
         found = encoder(audio[..., chunk.start : chunk.stop])
-        first = frames - found.shape[-1] if chunk.stop == samples else chunk.start // HOP
-        head, stop = chunk.head // HOP, found.shape[-1] - chunk.tail // HOP
-        moments[..., first + head : first + stop] = found[..., head:stop]
+        first, head = chunk.start // HOP, chunk.head // HOP
+        moments[..., first + head : first + found.shape[-1]] = found[..., head:]
         if on_chunk:
             on_chunk(done, len(chunks))
     return moments.transpose(1, 2)
@@ -84,31 +82,27 @@ def draw_latents(moments: Tensor, noise: Tensor) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """One call of a coder: it is given [start, stop); head and tail of its answer are dropped."""
+    """One call of a coder: it is given [start, stop); the head of its answer is dropped."""
 
     start: int
     stop: int
     head: int
-    tail: int
 
 
 def chunk_spans(length: int, chunk: int, overlap: int) -> list[Chunk]:
     """How length is cut, in one unit throughout: chunks a hop apart, one more flush with the end if needed.
 
-    Inner edges are trimmed by half the overlap, the song's own start and end are not. Later chunks are meant
-    to overwrite earlier ones: the last two can overlap by more. A length below one chunk is one short chunk.
+    Half the overlap is dropped from the head of each but the first, and each is meant to overwrite the end of
+    the one before it, so both lose their inner edge. A length below one chunk is one short chunk.
     """
     if length < 1 or not 0 <= overlap < chunk:
         raise ValueError(f"cannot cut {length} into chunks of {chunk} that overlap by {overlap}")
     if length <= chunk:
-        return [Chunk(0, length, 0, 0)]
+        return [Chunk(0, length, head=0)]
     starts = list(range(0, length - chunk + 1, chunk - overlap))
     if starts[-1] + chunk < length:
         starts.append(length - chunk)
-    trim = overlap // 2
-    return [
-        Chunk(s, s + chunk, head=trim if s > 0 else 0, tail=trim if s + chunk < length else 0) for s in starts
-    ]
+    return [Chunk(start, start + chunk, head=overlap // 2 if start > 0 else 0) for start in starts]
 
 
 class Snake(nn.Module):

@@ -227,7 +227,8 @@ def test_the_middle_of_a_clip_is_ten_seconds_of_mono_at_24_khz(tmp_path: Path) -
     write(tmp_path / "clip.wav", song)
     clip = read_middle(tmp_path / "clip.wav")
     assert clip.shape == (1, 240000)
-    assert np.abs(clip[0, :24000]).max() > 0.4
+    assert np.abs(clip[0, :500]).max() > 0.4
+    assert np.abs(clip[0, 23000:24000]).max() > 0.4
     assert np.abs(clip[0, 25000:]).max() < 1e-3
 
 

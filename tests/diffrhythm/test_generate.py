@@ -243,7 +243,9 @@ def test_a_clip_is_a_style(demo_bundle: Bundle, tmp_path: Path, song: Song) -> N
     assert not np.array_equal(sing(demo_bundle, style=None, style_clip=clip).audio, song.audio)
 
 
-@pytest.mark.parametrize(("value", "error"), [(np.nan, NotFiniteError), (0, SilenceError)])
+@pytest.mark.parametrize(
+    ("value", "error"), [(np.nan, NotFiniteError), (0, SilenceError), (1e-9, SilenceError)]
+)
 def test_a_song_of_nan_or_of_nothing_is_an_error_and_no_song(
     demo_bundle: Bundle, tmp_path: Path, value: float, error: type[Exception]
 ) -> None:
