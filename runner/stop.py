@@ -111,7 +111,8 @@ def _wait(ended: Callable[[], bool], patience_s: float) -> bool:
 def _waiting_for(songs: list[str]) -> str:
     if not songs:
         return "waiting until it has ended"
-    return f"waiting until {', '.join(songs)} {'has' if len(songs) == 1 else 'have'} saved their state"
+    state = "has saved its state" if len(songs) == 1 else "have saved their state"
+    return f"waiting until {', '.join(songs)} {state}"
 
 
 def _row(now: Survey, id: str) -> Row:

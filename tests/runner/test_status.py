@@ -221,6 +221,11 @@ def test_a_parent_whose_pid_was_taken_by_another_is_dead(outputs: Outputs) -> No
     assert row(outputs).state == "left"
 
 
+def test_a_parent_of_another_boot_is_dead(outputs: Outputs) -> None:
+    write_batch(outputs, [entry("queued")])
+    assert not survey(outputs, now_mono=5.0, boot="the next boot").parent_alive
+
+
 def test_a_finished_batch_does_not_run_though_its_process_lives(outputs: Outputs) -> None:
     write_batch(outputs, [entry("left")], finished=True)
     assert not look(outputs).parent_alive
@@ -247,6 +252,13 @@ def test_retries_count_neither_interruptions_nor_lost_attempts(outputs: Outputs)
     found = row(outputs)
     assert (found.attempt, found.retries) == (5, 2)
     assert [end.cause for end in found.ended] == ["timeout", "interrupted", "lost", "crash"]
+
+
+def test_the_last_of_four_failed_attempts_was_the_third_retry(outputs: Outputs) -> None:
+    for _ in range(4):
+        add_attempt(outputs.song("night/rain"), "timeout", "late")
+    write_batch(outputs, [entry("failed")], finished=True)
+    assert row(outputs).retries == 3
 
 
 def test_attempts_at_an_earlier_request_are_not_told(outputs: Outputs) -> None:

@@ -75,7 +75,9 @@ def test_a_batch_is_asked_and_waited_for(outputs: Outputs, capsys: pytest.Captur
         assert stop(outputs) == 0
         assert process.wait() == 143
     said = capsys.readouterr().err
-    assert f"asked the batch (pid {process.pid}) to stop; waiting until night/rain has saved" in said
+    assert (
+        f"asked the batch (pid {process.pid}) to stop; waiting until night/rain has saved its state" in said
+    )
     assert "2 of 2 songs go on with the same command" in said
 
 

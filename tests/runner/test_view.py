@@ -265,8 +265,10 @@ def _drain(master: int) -> str:
 
 
 def test_on_a_terminal_the_table_is_drawn_over_itself(outputs: Outputs) -> None:
+    write_manifest(outputs.song("monday/old"))
     told = on_a_terminal(outputs)
     assert told.count("batch runs since") >= 3
+    assert "old" not in told  # the batch's own view is about the batch
     assert "\x1b[1A" in told  # up, over the last one
     assert "━" in told
     assert told.count("\x1b[?25l") == told.count("\x1b[?25h") == 1  # the cursor comes back

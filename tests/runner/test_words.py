@@ -7,7 +7,7 @@ from dataclasses import replace
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
@@ -80,6 +80,7 @@ def test_a_bar_has_its_width_whatever_the_numbers(done: int, all: int, unicode: 
 
 
 @given(st.text(), st.integers(0, 30), st.integers(0, 40), st.booleans())
+@example("0ㇰ", 2, 1, True)
 def test_nothing_clipped_is_wider_than_asked(text: str, width: int, tail: int, unicode: bool) -> None:
     assert cell_len(clip(shown(text, unicode), width, unicode=unicode, tail=tail)) <= width
 
