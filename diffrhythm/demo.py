@@ -139,8 +139,14 @@ def vae_weights(config: VaeConfig) -> Weights:
     for block, stride in enumerate(reversed(config.strides), 1):
         name = f"decoder.layers.{block}.layers.1.weight"
         weights[name] *= _carriers(block, stride, weights[name].shape[1]) * _rounded(_hann(2 * stride))
-    weights[f"decoder.layers.{len(config.strides) + 2}.weight"] *= np.float32(_OUTPUT_GAIN)
+    _mix_sides(weights[f"decoder.layers.{len(config.strides) + 2}.weight"])
     return weights
+
+
+def _mix_sides(output: NDArray[np.float32]) -> None:
+    """Makes the right side of the last kernel [2, channels, taps] mostly the left: mono keeps both."""
+    left, right = output * np.float32(_OUTPUT_GAIN)
+    output[0], output[1] = left, left + np.float32(0.25) * right
 
 
 def _transformer_weight(name: str, shape: tuple[int, ...]) -> NDArray[np.float32]:

@@ -3,12 +3,14 @@
 import gc
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import load_file, save_file
 
 import diffrhythm
@@ -153,12 +155,15 @@ def test_a_finished_state_only_needs_decoding(demo_bundle: Bundle, song: Song) -
 def test_an_early_estimate_is_a_song_too_and_says_what_it_is(demo_bundle: Bundle, song: Song) -> None:
     states: list[State] = []
     sing(demo_bundle, on_step=states.append)
-    half, most = (estimate(demo_bundle, states[i], duration=6.0) for i in (1, 2))
+    half = estimate(demo_bundle, states[1], duration=6.0)
+    unmoved = replace(states[1], velocity=torch.zeros_like(states[1].velocity))
+    standing = estimate(demo_bundle, unmoved, duration=6.0)
     assert half.audio.shape == song.audio.shape
     assert half.time_grid == (0, 0.25, 0.5)
     assert half.warnings == ("estimated from t = 0.500, step 2 of 4",)
     assert half.precision is None
-    assert np.abs(most.audio - song.audio).mean() < np.abs(half.audio - song.audio).mean()
+    # Nearer to the song for having followed the flow.
+    assert np.abs(half.audio - song.audio).mean() < 0.5 * np.abs(standing.audio - song.audio).mean()
 
 
 def test_an_estimate_of_another_length_is_refused(demo_bundle: Bundle) -> None:
