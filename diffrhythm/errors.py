@@ -11,6 +11,7 @@
     │   ├── NotFiniteError
     │   ├── RunawayError
     │   └── SilenceError
+    ├── EspeakError             espeak-ng cannot be loaded, so no English can be sung
     └── CheckpointError         a checkpoint is damaged or belongs to another song
 
 Messages have three parts: what is wrong, where, what to do.
@@ -61,6 +62,10 @@ class RunawayError(NumbersError):
 
 class SilenceError(NumbersError):
     """The decoded song is silent."""
+
+
+class EspeakError(DiffRhythmError):
+    """espeak-ng cannot be loaded, so no English can be sung."""
 
 
 class CheckpointError(DiffRhythmError):

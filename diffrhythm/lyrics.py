@@ -21,13 +21,12 @@ from typing import TYPE_CHECKING
 from diffrhythm.errors import LyricsError
 from diffrhythm.phonemes import Inventory, Language, Phones, segments, to_ids
 from diffrhythm.phonemes.inventory import COMMA, FILLER, STOP
+from diffrhythm.vae_config import HOP, SAMPLE_RATE
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-SAMPLE_RATE = 44100
-SAMPLES_PER_FRAME = 2048
 # The published program drops the last line, but only with the model of this many frames.
 BASE_FRAMES = 2048
 
@@ -314,7 +313,7 @@ def _lay(
         placed.append(Placed(line, phones, min(start, length), min(stop, length)))
     if warnings is not None:
         warnings = warnings + _misfits(sung, spans, length)
-    return Alignment(ids, tuple(placed), end * SAMPLES_PER_FRAME / SAMPLE_RATE, tuple(warnings or ()))
+    return Alignment(ids, tuple(placed), end * HOP / SAMPLE_RATE, tuple(warnings or ()))
 
 
 def _spans(sung: list[tuple[Line, Phones]]) -> list[tuple[int, int]]:
@@ -335,11 +334,11 @@ def _line_ids(phones: Phones, inventory: Inventory) -> list[int]:
 
 
 def _frame_of(seconds: float) -> int:
-    return int(seconds * SAMPLE_RATE / SAMPLES_PER_FRAME)
+    return int(seconds * SAMPLE_RATE / HOP)
 
 
 def _seconds_of(frames: int) -> float:
-    return frames * SAMPLES_PER_FRAME / SAMPLE_RATE
+    return frames * HOP / SAMPLE_RATE
 
 
 def _unsung(line: Line, phones: Phones) -> list[str]:

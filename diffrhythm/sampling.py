@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from diffrhythm import grids, guidance, solvers
+from diffrhythm import files, grids, guidance, solvers
 from diffrhythm.conditioning import Conditioning, Span, in_spans, with_spans
 from diffrhythm.errors import CheckpointError, NotFiniteError, RequestError, RunawayError
 from diffrhythm.transformer import DiT
@@ -146,7 +145,7 @@ def save_state(path: Path, state: State) -> None:
     data = save(
         {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, {"state": json.dumps(about)}
     )
-    _replace_file(path, data)
+    files.replace(path, data)
 
 
 def load_state(path: Path) -> State:
@@ -271,21 +270,6 @@ def _state(about: dict[str, object], tensors: dict[str, Tensor]) -> State:
 
 def _is_sound(tensor: Tensor) -> bool:
     return tensor.dtype == torch.float32 and bool(torch.isfinite(tensor).all())
-
-
-def _replace_file(path: Path, data: bytes) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        # Without this a power cut may undo the rename.
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def _damaged(path: Path, why: str) -> str:

@@ -16,7 +16,7 @@ from runner import processes
 from runner.errors import CheckError, ForeignFileError, Problem, SpecError
 from runner.files import read_message, write_message
 from runner.messages import Check, SongAnswer, SongQuestion
-from runner.spec import Song
+from runner.spec import Song, lyrics_start
 
 WORKER = (sys.executable, "-m", "runner.worker", "check")
 # Building the demo bundle or hashing a large one on a slow disk takes a while; a hang is longer.
@@ -30,13 +30,21 @@ def check(songs: Sequence[Song], *, worker: Sequence[str] = WORKER) -> list[Song
     """
     answers = _ask(songs, worker)
     problems = [
-        Problem(message, song.path, song.line, 1) if song.path else Problem(message)
+        _problem(song, message)
         for song, answer in zip(songs, answers, strict=True)
         for message in answer.problems
     ]
     if problems:
         raise SpecError(list(dict.fromkeys(problems)))
     return answers
+
+
+def _problem(song: Song, message: str) -> Problem:
+    """At its own place where the message names one, as those of lyrics do; else at the song's."""
+    source, _ = lyrics_start(song.lyrics_source)
+    if song.path is None or (source and message.startswith(f"{source}:")):
+        return Problem(message)
+    return Problem(message, song.path, song.line, 1)
 
 
 def _ask(songs: Sequence[Song], worker: Sequence[str]) -> list[SongAnswer]:
@@ -78,11 +86,13 @@ def _words(exit_code: int | None, log: Path) -> str:
 
 
 def _question(song: Song) -> SongQuestion:
+    source, first_line = lyrics_start(song.lyrics_source)
     return SongQuestion(
         song=song.id,
         model=song.model,
         lyrics=song.lyrics,
-        lyrics_source=song.lyrics_source,
+        lyrics_source=source,
+        lyrics_first_line=first_line,
         style=song.style,
         style_audio=str(song.style_audio) if song.style_audio else None,
         negative_style=song.negative_style,

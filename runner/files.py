@@ -38,6 +38,7 @@ def write_bytes(path: Path, content: bytes, *, durable: bool = True) -> None:
     handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as file:
+            os.fchmod(file.fileno(), 0o644)  # mkstemp's 0600 would hide the night from other users
             file.write(content)
             if durable:
                 file.flush()

@@ -49,8 +49,10 @@ class SongRequest:
     series: int
     fingerprint: str
     model: str
+    model_hash: str
     lyrics: str | None
     lyrics_source: str
+    lyrics_first_line: int
     style: str | None
     style_audio: str | None
     negative_style: str | None
@@ -161,6 +163,7 @@ class SongQuestion:
     model: str
     lyrics: str | None
     lyrics_source: str
+    lyrics_first_line: int
     style: str | None
     style_audio: str | None
     negative_style: str | None

@@ -20,7 +20,7 @@ from runner.files import write_json, write_message
 from runner.messages import FREE_CAUSES, Cause, Outcome, QueuedSong, SongAnswer, SongRequest, SongState
 from runner.past import Past, last_t, read_outcome, recall
 from runner.songfolder import Attempt, SongFolder
-from runner.spec import Song
+from runner.spec import Song, lyrics_start
 from runner.verdict import GiveUp, Kill, Plan, Watch
 
 TICK_S = 0.25
@@ -179,7 +179,9 @@ async def _attempt(
 ) -> Outcome:
     await house.room.enter(alone=plan.alone)
     try:
-        await _await_memory(plan, house)
+        if plan.await_bytes:
+            say(QueuedSong(folder.id, "running", note="waits for memory", attempts=len(past.outcomes)))
+            await _await_memory(plan, folder, house)
         attempt = folder.new_attempt()
         request = _ask(job, folder, attempt, plan, past, left_s)
         write_message(attempt.request, request)
@@ -200,6 +202,7 @@ def _ask(
     job: Job, folder: SongFolder, attempt: Attempt, plan: Plan, past: Past, left_s: float | None
 ) -> SongRequest:
     song, answer = job.song, job.answer
+    source, first_line = lyrics_start(song.lyrics_source)
     seed = song.seed if song.seed is not None else past.seed
     timeout_s = song.timeout_s
     if left_s is not None and plan.mode == "sing":
@@ -210,8 +213,10 @@ def _ask(
         series=past.series or attempt.number,
         fingerprint=job.fingerprint,
         model=song.model,
+        model_hash=answer.model_hash,
         lyrics=song.lyrics,
-        lyrics_source=song.lyrics_source,
+        lyrics_source=source,
+        lyrics_first_line=first_line,
         style=song.style,
         style_audio=str(song.style_audio) if song.style_audio else None,
         negative_style=song.negative_style,
@@ -235,10 +240,10 @@ def _ask(
     )
 
 
-async def _await_memory(plan: Plan, house: House) -> None:
+async def _await_memory(plan: Plan, folder: SongFolder, house: House) -> None:
     """Wait until the memory that the last attempt had is free again, not for ever."""
     end = time.monotonic() + AWAIT_MEMORY_S
-    while time.monotonic() < end and not house.stopping.is_set():
+    while time.monotonic() < end and not house.stopping.is_set() and not folder.stop.exists():
         available = probes.available_bytes()
         if available is None or available >= plan.await_bytes:
             return

@@ -85,11 +85,10 @@ def _answer(question: SongQuestion) -> SongAnswer:
 
 def _asked(asked: SongQuestion | SongRequest) -> dict[str, Any]:
     """What a question and a request have in common, in the words of diffrhythm.generate."""
-    source, first_line = _source(asked.lyrics_source)
     return {
         "lyrics": asked.lyrics,
-        "lyrics_source": source,
-        "lyrics_first_line": first_line,
+        "lyrics_source": asked.lyrics_source,
+        "lyrics_first_line": asked.lyrics_first_line,
         "style": asked.style,
         "style_clip": Path(asked.style_audio) if asked.style_audio else None,
         "negative_style": asked.negative_style,
@@ -100,29 +99,24 @@ def _asked(asked: SongQuestion | SongRequest) -> dict[str, Any]:
     }
 
 
-def _source(lyrics_source: str) -> tuple[str, int]:
-    """File and line on which lyrics begin: `a.lrc` on 1, `night.yaml:12` on 13 (see spec.lyrics_place)."""
-    file, _, line = lyrics_source.rpartition(":")
-    return (file, int(line) + 1) if file and line.isdecimal() else (lyrics_source, 1)
-
-
 # ---------------------------------------------------------------- sing
 
 
 def sing(paper: Path) -> int:
+    began = time.monotonic()
     request = read_message(paper, SongRequest)
     attempt, folder = Attempt(paper.parent), SongFolder(paper.parents[2])
     pulse = Pulse(folder.heartbeat, song=request.song, attempt=request.attempt, density=request.density)
     pulse.start()
-    outcome = _attempt(request, attempt, pulse)
+    outcome = _attempt(request, attempt, pulse, began)
     write_message(attempt.outcome, outcome)
     return EXIT.get(outcome.cause, 1)
 
 
-def _attempt(request: SongRequest, attempt: Attempt, pulse: Pulse) -> Outcome:
+def _attempt(request: SongRequest, attempt: Attempt, pulse: Pulse, began: float) -> Outcome:
     """The song, or why there is none; the traceback goes to the log, the one line to the outcome."""
     try:
-        return _make(request, attempt, pulse)
+        return _make(request, attempt, pulse, began)
     except NumbersError as error:
         return _failed(request, "numbers", error)
     except BundleError as error:
@@ -145,15 +139,19 @@ def _failed(request: SongRequest, cause: Cause, error: BaseException) -> Outcome
     return Outcome(request.attempt, cause, words if cause != "crash" else f"{type(error).__name__}: {words}")
 
 
-def _make(request: SongRequest, attempt: Attempt, pulse: Pulse) -> Outcome:
+def _make(request: SongRequest, attempt: Attempt, pulse: Pulse, began: float) -> Outcome:
     import torch
 
     from diffrhythm import bundle
     from diffrhythm.generate import estimate, generate
 
     torch.set_num_threads(request.threads)
-    steps = _Steps(request, attempt, pulse, time.monotonic())
+    steps = _Steps(request, attempt, pulse, began)
     model = bundle.load(request.model)
+    if model.hash != request.model_hash:
+        raise BundleError(
+            f"{request.model}: changed since this batch was checked; run the same command again"
+        )
     resume = _resume(request)
     if request.mode == "estimate":
         if resume is None or request.duration is None:

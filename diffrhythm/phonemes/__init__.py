@@ -12,11 +12,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from diffrhythm.phonemes import chinese, english
-from diffrhythm.phonemes.english import EspeakError
 from diffrhythm.phonemes.inventory import Inventory
 from diffrhythm.phonemes.punctuation import missed
 
-__all__ = ["EspeakError", "Inventory", "Language", "Phones", "segments", "to_ids"]
+__all__ = ["Inventory", "Language", "Phones", "segments", "to_ids"]
 
 Language = Literal["auto", "en", "zh"]
 

@@ -16,7 +16,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from diffrhythm.errors import DiffRhythmError
+from diffrhythm.errors import EspeakError
 from diffrhythm.phonemes import chinese, numbers
 from diffrhythm.phonemes.punctuation import MARKS, plain_marks
 
@@ -57,10 +57,6 @@ _ABBREVIATION = re.compile(rf"\b({'|'.join(_ABBREVIATIONS)})\b", re.IGNORECASE)
 _MARK = re.compile(f"([{re.escape(''.join(MARKS))}])")
 _DATA_FILES = ("phontab", "phonindex", "phondata", "intonations", "en_dict")
 _CLOSED = frozenset("".join(chinese.alphabet())) - frozenset("→↑↓") | {"ː"}
-
-
-class EspeakError(DiffRhythmError):
-    """espeak-ng cannot be loaded, so no English can be sung."""
 
 
 def read(text: str) -> tuple[list[str], list[str]]:

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from diffrhythm.phonemes import EspeakError, Inventory
+from diffrhythm.errors import EspeakError
+from diffrhythm.phonemes import Inventory
 from diffrhythm.phonemes.english import read, spoken, voice
 from diffrhythm.phonemes.numbers import in_words
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +114,8 @@ class Parent:
     """A batch in a process of its own, so that it can be killed."""
 
     def __init__(self, tmp_path: Path, jobs: list[Job], **options: Any) -> None:
+        """options: of batch.Options and of the house; worker: the file of another child than CHILD."""
+        tmp_path.mkdir(exist_ok=True)
         self.outputs = Outputs(tmp_path / "outputs")
         self._paper = tmp_path / "jobs.json"
         self._paper.write_text(json.dumps({"jobs": [_plain(j) for j in jobs], "options": options}))
@@ -138,8 +140,6 @@ class Parent:
 
 
 def _plain(job: Job) -> dict[str, Any]:
-    from dataclasses import asdict
-
     return asdict(job)
 
 
@@ -161,7 +161,3 @@ def child_of(parent: subprocess.Popen[str]) -> int:
 
 def alive(pid: int) -> bool:
     return processes.identity(pid) is not None
-
-
-def descends_from_us(pid: int) -> bool:
-    return os.getpid() in [p.pid for p in psutil.Process(pid).parents()]

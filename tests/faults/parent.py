@@ -24,7 +24,7 @@ def main(paper: Path, folder: Path) -> int:
     options = content["options"]
     house = House(
         mark="",
-        worker=(sys.executable, str(CHILD)),
+        worker=tuple(options.pop("worker", (sys.executable, str(CHILD)))),
         tick_s=0.05,
         grace_s=options.pop("grace_s", 0.5),
         thrash_s=options.pop("thrash_s", 20.0),

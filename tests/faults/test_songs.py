@@ -1,0 +1,233 @@
+"""Faults while real songs are made by the demo model: nothing is lost, and what is resumed is exact."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+
+from runner import check, heartbeat, manifest, processes
+from runner.files import read_json
+from runner.messages import Heartbeat
+from runner.songfolder import Outputs, SongFolder
+from runner.supervise import Job
+from tests.faults import batches
+from tests.faults.batches import (
+    ROOT,
+    Parent,
+    alive,
+    causes,
+    child_of,
+    densities,
+    outcomes,
+    state,
+    torn,
+    wait_for,
+)
+
+pytestmark = pytest.mark.slow
+SLOW = [sys.executable, str(Path(__file__).with_name("slow_worker.py"))]
+REAL = [sys.executable, "-m", "runner.worker", "sing"]
+
+
+def real_job(*, steps: int, **changes: Any) -> Job:
+    """A song of two seconds that the demo model really makes."""
+    settings = {"seed": 5, "duration": 2.0, "timeout_s": 300.0, "stall_s": 60.0}
+    song = replace(batches.job("[00:00.00]low tide\n", **(settings | changes)).song, steps=steps)
+    (answer,) = check.check([song])
+    return Job(song, answer, manifest.fingerprint(song, answer))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> SongFolder:
+    return Outputs(tmp_path / "outputs").song("night/song")
+
+
+def reached(folder: SongFolder, step: int) -> bool:
+    beat = heartbeat.read(folder.heartbeat)
+    return isinstance(beat, Heartbeat) and beat.phase == "sample" and beat.step >= step
+
+
+def sound(folder: SongFolder) -> np.ndarray:
+    audio, rate = soundfile.read(folder.audio("wav"))
+    assert rate == 44100
+    assert audio.shape == (88200, 2)
+    assert np.abs(audio).max() > 0.01
+    return np.asarray(audio)
+
+
+def test_a_song_killed_at_random_steps_goes_on_from_there_and_is_bit_for_bit_the_same(tmp_path: Path) -> None:
+    job = real_job(steps=12)
+    whole = Parent(tmp_path / "whole", [job], worker=REAL)
+    assert whole.wait(120) == 0, whole.err
+    killed = Parent(tmp_path / "killed", [job], worker=SLOW)
+    folder = killed.outputs.song("night/song")
+    first = random.randint(1, 4)
+    wait_for(lambda: reached(folder, first))
+    processes.signal_all([processes.identity(child_of(killed.process))], signal.SIGKILL)  # type: ignore[list-item]
+    wait_for(lambda: reached(folder, 7))
+    killed.kill()  # and then the parent itself
+    again = Parent(tmp_path / "killed", [job], worker=REAL)
+    assert again.wait(120) == 0, again.err
+    made, remade = (read_json(o.song("night/song").manifest) for o in (whole.outputs, again.outputs))
+    assert [attempt["cause"] for attempt in remade["attempts"]] == ["crash", "lost", None]
+    assert (remade["state"], remade["passes"]) == ("done", made["passes"])
+    assert remade["sha256"] == made["sha256"]
+    sound(folder)
+
+
+def test_a_child_stopped_while_sampling_is_killed_and_its_song_made_with_half_the_steps(
+    tmp_path: Path, folder: SongFolder
+) -> None:
+    parent = Parent(tmp_path, [real_job(steps=16, stall_s=4.0)], worker=SLOW)
+    wait_for(lambda: reached(folder, 3))
+    os.kill(child_of(parent.process), signal.SIGSTOP)
+    assert parent.wait(120) == 0, parent.err
+    made = read_json(folder.manifest)
+    assert causes(folder)[0] == "stalled"
+    assert densities(folder)[:2] == [16, 8]
+    assert made["state"] == "degraded"
+    assert made["degraded"] == f"{len(made['time_grid']) - 1} steps instead of 16"
+    assert made["time_grid"][:4] == [0.0, 1 / 16, 2 / 16, 3 / 16]
+    sound(folder)
+
+
+def test_a_timeout_without_foresight_kills_and_fewer_steps_make_a_degraded_song(
+    tmp_path: Path, folder: SongFolder
+) -> None:
+    parent = Parent(tmp_path, [real_job(steps=40, timeout_s=15.0, foresight=False)], worker=SLOW)
+    assert parent.wait(200) == 0, parent.err
+    assert causes(folder)[0] == "timeout"
+    assert densities(folder)[:2] == [40, 20]
+    assert state(folder) == "degraded"
+    strict = Parent(tmp_path, [real_job(steps=40, timeout_s=15.0, foresight=False)], worker=SLOW, strict=True)
+    assert strict.wait(60) == 1
+    sound(folder)
+
+
+def test_with_foresight_the_grid_is_thinned_and_nobody_is_killed(tmp_path: Path, folder: SongFolder) -> None:
+    parent = Parent(tmp_path, [real_job(steps=60, timeout_s=25.0)], worker=SLOW)
+    assert parent.wait(120) == 0, parent.err
+    made = read_json(folder.manifest)
+    assert causes(folder) == [None]
+    assert made["state"] == "degraded"
+    assert len(made["time_grid"]) - 1 < 60
+    assert made["time_grid"][-1] == 1.0
+    sound(folder)
+
+
+def test_a_worker_that_cannot_import_fails_with_its_own_words_in_the_log(
+    tmp_path: Path, folder: SongFolder
+) -> None:
+    parent = Parent(
+        tmp_path, [real_job(steps=4, attempts=2)], worker=[sys.executable, "-c", "import no_such_module"]
+    )
+    assert parent.wait(60) == 1
+    assert causes(folder) == ["crash", "crash"]
+    assert "no_such_module" in folder.attempts()[0].log.read_text()
+
+
+def test_a_bundle_damaged_after_the_check_fails_at_once_and_says_so(
+    tmp_path: Path, folder: SongFolder
+) -> None:
+    from diffrhythm import bundle
+
+    copy = tmp_path / "bundle"
+    copy.mkdir()
+    for file in bundle.load("demo").folder.iterdir():
+        (copy / file.name).write_bytes(file.read_bytes())
+    job = real_job(steps=4, model=str(copy))
+    with (copy / "dit.safetensors").open("r+b") as file:
+        file.truncate(1000)
+    parent = Parent(tmp_path, [job], worker=REAL)
+    assert parent.wait(60) == 1
+    assert causes(folder) == ["no-bundle"]
+    assert "dit.safetensors" in read_json(folder.failure)["message"]
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 200 KiB: a song of two seconds is twice as large."""
+    place = tmp_path / "small"
+    place.mkdir()
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", str(place)], capture_output=True, check=False
+    )
+    if done.returncode != 0:
+        pytest.skip(f"cannot mount a small disk: {done.stderr.decode().strip()}")
+    yield place
+    subprocess.run(["umount", str(place)], check=True)
+
+
+def runner_sing(out: Path, *more: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "runner.cli", "sing", "--name", "song", "--style", "test"]
+    command += ["--duration", "2", "--steps", "4", "--out", str(out), *more]
+    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=120, check=False)
+
+
+def test_a_full_disk_ends_in_a_clear_error_and_no_torn_file(small_disk: Path) -> None:
+    done = runner_sing(small_disk / "outputs")
+    assert done.returncode == 1
+    assert "No space left on device" in done.stderr
+    assert torn(Outputs(small_disk / "outputs")) == []
+    subprocess.run(["mount", "-o", "remount,size=40m", str(small_disk)], check=True)
+    assert runner_sing(small_disk / "outputs").returncode == 0
+    assert state(Outputs(small_disk / "outputs").song("sing/song")) == "done"
+
+
+def test_a_read_only_folder_ends_in_one_clear_line(small_disk: Path) -> None:
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    done = runner_sing(small_disk / "outputs", "--quiet")
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == (
+        f"cannot write results: Read-only file system: {small_disk / 'outputs'}; "
+        "choose another folder with --out"
+    )
+
+
+def test_the_children_of_a_killed_command_are_gone_and_the_same_command_finishes(
+    tmp_path: Path, folder: SongFolder
+) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "runner.cli",
+        "sing",
+        "--name",
+        "song",
+        "--style",
+        "test",
+        "--duration",
+        "20",
+    ]
+    command += ["--steps", "40", "--out", str(tmp_path / "outputs")]
+    first = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL, text=True)
+    folder = Outputs(tmp_path / "outputs").song("sing/song")
+    wait_for(lambda: reached(folder, 2))
+    pid = child_of(first)
+    first.kill()
+    first.wait()
+    wait_for(lambda: not alive(pid), timeout_s=1.0)
+    status = subprocess.run(
+        [sys.executable, "-m", "runner.cli", "status", "--json", "--out", str(tmp_path / "outputs")],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert json.loads(status.stdout)["schema"] == 1
+    again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    assert again.returncode == 0, again.stderr
+    assert [a["cause"] for a in read_json(folder.manifest)["attempts"]] == ["lost", None]
+    assert outcomes(folder)[-1]["song"]["time_grid"] == [i / 40 for i in range(41)]
