@@ -240,8 +240,6 @@ def _make(songs: list[Song], out: Path, options: Any, *, quiet: bool) -> None:
         view.summary(outputs)
     if ended.problem:
         typer.echo(ended.problem, err=True)
-    if ended.stopped_by is not None:
-        typer.echo("stopped; the same command goes on where it was", err=True)
     raise typer.Exit(exit_code)
 
 
