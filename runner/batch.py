@@ -113,7 +113,11 @@ async def _run(
         cores=os.cpu_count() or 1, available=probes.available_bytes()
     )
     processes.adopt_orphans()
-    house = replace(house or House(mark=""), mark=f"{outputs.folder.resolve()}|{me.pid}.{me.started}")
+    house = replace(
+        house or House(mark=""),
+        mark=f"{outputs.folder.resolve()}|{me.pid}.{me.started}",
+        own=processes.children(),
+    )
     # The lock is ours, so whatever carries the mark of these outputs was left by a parent that is dead.
     await processes.end_tree(lambda: processes.marked(f"{outputs.folder.resolve()}|"), grace_s=0.0)
     head = Batch(me.pid, me.started, me.boot_id, time.time(), None, workers, [])
@@ -122,8 +126,10 @@ async def _run(
     board.write()
     with _signals(house) as received:
         makers = [asyncio.create_task(_make(queue, outputs, house, board, options)) for _ in range(workers)]
-        await _watch(makers, show)
-    await processes.end_tree(lambda: processes.marked(house.mark), grace_s=0.0)
+        try:
+            await _watch(makers, show)
+        finally:
+            await _end_strays(house)
     _close(board)
     return Ended(tuple(board.songs.values()), received[0] if received else None, board.problem)
 
@@ -175,6 +181,14 @@ async def _watch(makers: Sequence[asyncio.Task[None]], show: Callable[[], None])
         for task in makers:
             task.cancel()
         await asyncio.gather(*makers, return_exceptions=True)
+
+
+async def _end_strays(house: House) -> None:
+    """End what escaped from its song: by its mark, or because it came to us when its own parent died."""
+    await processes.end_tree(
+        lambda: [*processes.marked(house.mark), *processes.adopted(house.own)], grace_s=0.0
+    )
+    processes.reap_adopted(house.own)
 
 
 def _close(board: _Board) -> None:

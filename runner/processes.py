@@ -11,7 +11,7 @@ import resource
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -179,13 +179,21 @@ def _living(known: set[Identity], find: Callable[[], list[Identity]]) -> list[Id
     return [who for who in known if is_alive(who)]
 
 
-def reap_adopted(own: set[int]) -> None:
-    """Take the exits of processes that we adopted; those in own are left to their Popen."""
-    for pid in _pids():
-        stat = _stat(pid)
-        if stat is not None and stat.state == "Z" and stat.parent == os.getpid() and pid not in own:
-            with suppress(ChildProcessError):
-                os.waitpid(pid, os.WNOHANG)
+def children() -> set[int]:
+    """The pids of this process's children, zombies included."""
+    return {pid for pid in _pids() if (stat := _stat(pid)) is not None and stat.parent == os.getpid()}
+
+
+def adopted(own: Collection[int]) -> list[Identity]:
+    """The live children of this process that are not its own: orphans that came to it."""
+    return [who for pid in children() - set(own) if (who := identity(pid)) is not None]
+
+
+def reap_adopted(own: Collection[int]) -> None:
+    """Take the exits of dead orphans that came to this process; those in own are left to their Popen."""
+    for pid in children() - set(own):
+        with suppress(ChildProcessError):
+            os.waitpid(pid, os.WNOHANG)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ All that is known of a song is in its folder, so it goes on where its last paren
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import secrets
 import sys
@@ -51,32 +52,37 @@ class Job:
 
 
 class Room:
-    """Attempts that run at this moment. One that has to be alone waits until all others have ended."""
+    """The songs with an attempt under way. One that has to be alone waits until all others have left it,
+    and nobody else enters before."""
 
     def __init__(self) -> None:
-        self._inside = 0
-        self._closed = False
-        self._changed = asyncio.Condition()
+        self._inside: set[str] = set()
+        self._alone: str | None = None
 
-    async def enter(self, *, alone: bool) -> None:
-        async with self._changed:
-            await self._changed.wait_for(lambda: not self._closed)
-            if alone:
-                self._closed = True
-                await self._changed.wait_for(lambda: self._inside == 0)
-            self._inside += 1
+    def enter(self, song: str, *, alone: bool) -> bool:
+        """Whether the song is in the room now; if not, it asks again later."""
+        if self._alone not in (None, song):
+            return False
+        if alone:
+            self._alone = song
+            if self._inside - {song}:
+                return False
+        self._inside.add(song)
+        return True
 
-    async def leave(self, *, alone: bool) -> None:
-        async with self._changed:
-            self._inside -= 1
-            if alone:
-                self._closed = False
-            self._changed.notify_all()
+    def leave(self, song: str) -> None:
+        """Leave the room, or no longer wait for it."""
+        self._inside.discard(song)
+        if self._alone == song:
+            self._alone = None
 
 
 @dataclass(frozen=True, slots=True)
 class House:
-    """What all songs of one batch share. stopping: set when the batch is to end; hurry: without grace."""
+    """What all songs of one batch share. stopping: set when the batch is to end; hurry: without grace.
+
+    own: pids of children that somebody of us started and waits for; any other child is a stray.
+    """
 
     mark: str
     room: Room = field(default_factory=Room)
@@ -86,6 +92,7 @@ class House:
     tick_s: float = TICK_S
     grace_s: float = GRACE_S
     thrash_s: float = 20.0
+    own: set[int] = field(default_factory=set)
 
 
 async def supervise(
@@ -111,9 +118,13 @@ async def supervise(
         )
         if isinstance(plan, GiveUp):
             return _fail(job, folder, past, plan)
-        if house.stopping.is_set():
-            return QueuedSong(folder.id, "interrupted", note="goes on with the same command")
-        outcome = await _attempt(job, folder, house, plan, past, left_s, say)
+        try:
+            stop = await _turn(plan, folder, house, past, say)
+            if stop is not None:
+                return QueuedSong(folder.id, "interrupted", note=stop.message, attempts=len(past.outcomes))
+            outcome = await _attempt(job, folder, house, plan, past, left_s, say)
+        finally:
+            house.room.leave(folder.id)
         if outcome.cause in FREE_CAUSES:
             return QueuedSong(folder.id, "interrupted", note=outcome.message, attempt=outcome.attempt)
         past = recall(folder, job.fingerprint)
@@ -168,6 +179,37 @@ def _fail(job: Job, folder: SongFolder, past: Past, why: GiveUp) -> QueuedSong:
 # ---------------------------------------------------------------- one attempt
 
 
+async def _turn(
+    plan: Plan, folder: SongFolder, house: House, past: Past, say: Callable[[QueuedSong], None]
+) -> Kill | None:
+    """Wait until there is room, then until the memory that the last attempt had is free again.
+
+    A Kill if the song is asked to stop meanwhile.
+    """
+    waiting = QueuedSong(folder.id, "running", note="waits to be alone", attempts=len(past.outcomes))
+    if plan.alone:
+        say(waiting)
+    stop = await _wait_for(lambda: house.room.enter(folder.id, alone=plan.alone), folder, house)
+    if stop is None and plan.await_bytes:
+        say(replace(waiting, note="waits for memory"))
+        stop = await _wait_for(lambda: _is_free(plan.await_bytes), folder, house, at_most_s=AWAIT_MEMORY_S)
+    return stop
+
+
+async def _wait_for(
+    condition: Callable[[], bool], folder: SongFolder, house: House, *, at_most_s: float = math.inf
+) -> Kill | None:
+    end = time.monotonic() + at_most_s
+    while (stop := _asked_to_stop(folder, house)) is None and not condition() and time.monotonic() < end:
+        await _tick(house)
+    return stop
+
+
+def _is_free(count: int) -> bool:
+    available = probes.available_bytes()
+    return available is None or available >= count
+
+
 async def _attempt(
     job: Job,
     folder: SongFolder,
@@ -177,25 +219,18 @@ async def _attempt(
     left_s: float | None,
     say: Callable[[QueuedSong], None],
 ) -> Outcome:
-    await house.room.enter(alone=plan.alone)
-    try:
-        if plan.await_bytes:
-            say(QueuedSong(folder.id, "running", note="waits for memory", attempts=len(past.outcomes)))
-            await _await_memory(plan, folder, house)
-        attempt = folder.new_attempt()
-        request = _ask(job, folder, attempt, plan, past, left_s)
-        write_message(attempt.request, request)
-        say(
-            QueuedSong(
-                folder.id, "running", note=plan.note, attempt=attempt.number, attempts=len(past.outcomes) + 1
-            )
+    attempt = folder.new_attempt()
+    request = _ask(job, folder, attempt, plan, past, left_s)
+    write_message(attempt.request, request)
+    say(
+        QueuedSong(
+            folder.id, "running", note=plan.note, attempt=attempt.number, attempts=len(past.outcomes) + 1
         )
-        outcome = await _run(job, folder, attempt, request, house)
-        attempt.clean()
-        write_message(attempt.outcome, outcome)
-        return outcome
-    finally:
-        await house.room.leave(alone=plan.alone)
+    )
+    outcome = await _run(job, folder, attempt, request, house)
+    attempt.clean()
+    write_message(attempt.outcome, outcome)
+    return outcome
 
 
 def _ask(
@@ -240,16 +275,6 @@ def _ask(
     )
 
 
-async def _await_memory(plan: Plan, folder: SongFolder, house: House) -> None:
-    """Wait until the memory that the last attempt had is free again, not for ever."""
-    end = time.monotonic() + AWAIT_MEMORY_S
-    while time.monotonic() < end and not house.stopping.is_set() and not folder.stop.exists():
-        available = probes.available_bytes()
-        if available is None or available >= plan.await_bytes:
-            return
-        await asyncio.sleep(1.0)
-
-
 async def _run(job: Job, folder: SongFolder, attempt: Attempt, request: SongRequest, house: House) -> Outcome:
     limits = verdict.Limits(
         timeout_s=request.timeout_s,
@@ -266,6 +291,7 @@ async def _run(job: Job, folder: SongFolder, attempt: Attempt, request: SongRequ
         limits=processes.Limits(threads=request.threads, nice=job.song.nice),
         env={},
     )
+    house.own.add(process.pid)
     leader = processes.identity(process.pid)
     watch, kill = Watch(), None
     try:
@@ -277,6 +303,9 @@ async def _run(job: Job, folder: SongFolder, attempt: Attempt, request: SongRequ
     finally:
         # Also when this coroutine is cancelled or a probe fails: a child is never left behind.
         survivors = await _end_all(process.pid, leader, mark, house, grace=kill is not None)
+        if process.poll() is not None:
+            house.own.discard(process.pid)
+        processes.reap_adopted(house.own)
     exit_code = process.poll()
     told = read_outcome(attempt)
     return _judge_end(

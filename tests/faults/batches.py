@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -95,9 +96,20 @@ def state(folder: SongFolder) -> str | None:
     return None
 
 
-def survivors(outputs: Outputs) -> list[processes.Identity]:
-    """Processes of any song of these outputs that still live, zombies excepted."""
-    return processes.marked(f"{outputs.folder.resolve()}|")
+def survivors(outputs: Outputs) -> list[int]:
+    """Processes of any song of these outputs that still live, zombies excepted: by mark, or by its log."""
+    marked = {who.pid for who in processes.marked(f"{outputs.folder.resolve()}|")}
+    return sorted(marked | writers(outputs))
+
+
+def writers(outputs: Outputs) -> set[int]:
+    """Processes that have a file of these outputs open."""
+    found = set()
+    for link in Path("/proc").glob("[0-9]*/fd/*"):
+        with suppress(OSError):
+            if link.readlink().is_relative_to(outputs.folder.resolve()):
+                found.add(int(link.parts[2]))
+    return found
 
 
 def torn(outputs: Outputs) -> list[Path]:
