@@ -18,22 +18,26 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from diffrhythm import files
 from diffrhythm.config import ModelConfig
+from diffrhythm.digest import Report, sha256, silent
 from diffrhythm.errors import BundleError, RequestError
 from diffrhythm.phonemes import Inventory
+from diffrhythm.published import MODELS, models_folder
 from diffrhythm.vae_config import HOP, SAMPLE_RATE, VaeConfig
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from diffrhythm.precision import Precision
+    from diffrhythm.torchscript import ScriptedVae
     from diffrhythm.transformer import DiT
     from diffrhythm.vae import Vae
 
 ABOUT = "bundle.json"
 TRANSFORMER = "dit.safetensors"
 VAE = "vae.safetensors"
+# In its place: the published TorchScript, where its weights could not be made ours.
+VAE_SCRIPT = "vae.pt"
 PHONEMES = "phonemes.json"
 NEGATIVE_STYLE = "negative_style.npy"
 FILES = (TRANSFORMER, VAE, PHONEMES, NEGATIVE_STYLE)
@@ -69,6 +73,16 @@ class FileEntry(_Part):
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
+class Origin(_Part):
+    """A published file that the bundle was made of. commit: of its repository; None: given by hand."""
+
+    file: str
+    source: str
+    commit: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")] | None
+    bytes: Annotated[int, Field(ge=0)]
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*$")]
 
 
@@ -84,14 +98,16 @@ class About(_Part):
     versions: dict[str, str]
     transformer: dict[str, int]
     vae: dict[str, int | list[int]]
-    style_encoder: Literal["words"]
+    style_encoder: Literal["words", "muq-mulan"]
     durations: Range | Annotated[list[Seconds], Field(min_length=1)]
     frames: Literal["all", "duration"]
+    origins: list[Origin] = Field(default_factory=list)
     files: dict[FileName, FileEntry]
 
     @model_validator(mode="after")
     def _whole(self) -> About:
-        missing = sorted(set(FILES) - self.files.keys())
+        wanted = {VAE_SCRIPT if name == VAE and VAE_SCRIPT in self.files else name for name in FILES}
+        missing = sorted(wanted - self.files.keys())
         if missing:
             raise ValueError(f"no entry for {', '.join(missing)}")
         return self
@@ -189,10 +205,12 @@ class Bundle:
         transformer.load_weights(model, self._tensors(TRANSFORMER))
         return arithmetic.apply(model, precision)
 
-    def open_vae(self) -> Vae:
-        """The autoencoder in float32, its file mapped and read as it is used."""
-        from diffrhythm import vae
+    def open_vae(self) -> Vae | ScriptedVae:
+        """The autoencoder in float32, its file mapped and read as it is used; a TorchScript is loaded."""
+        from diffrhythm import torchscript, vae
 
+        if VAE_SCRIPT in self.about.files:
+            return torchscript.load(self.folder / VAE_SCRIPT)
         autoencoder = vae.Vae(self.vae_config)
         vae.load_weights(autoencoder, self._tensors(VAE))
         return autoencoder
@@ -208,22 +226,34 @@ class Bundle:
 
 
 def load(name_or_path: str | Path) -> Bundle:
-    """The bundle of this name ("demo", made on first use) or in this folder.
+    """The bundle of this name ("demo", made on first use; a published model, once pulled) or in this folder.
 
     Raises BundleError: no such bundle, a description that is not sound, a file missing or of another size.
     """
-    if str(name_or_path) == "demo":
+    name = str(name_or_path)
+    if name == "demo":
         from diffrhythm import demo  # it builds what this module reads
 
         return read(demo.folder())
+    if name in MODELS:
+        return read(installed(name))
     return read(Path(name_or_path))
+
+
+def installed(name: str) -> Path:
+    """Folder of the published model of this name. Raises BundleError naming the command that gets it."""
+    folder = models_folder() / name
+    if not (folder / ABOUT).is_file():
+        raise BundleError(f"no model {name}: {folder}; get it with: runner models pull {name}")
+    return folder
 
 
 def read(folder: Path) -> Bundle:
     """The bundle in this folder."""
     path = folder / ABOUT
     if not path.is_file():
-        raise BundleError(f'no model bundle: {folder}; give the folder of a {ABOUT}, or "demo"')
+        names = ", ".join(("demo", *MODELS))
+        raise BundleError(f"no model bundle: {folder}; give the folder of a {ABOUT}, or one of {names}")
     if path.stat().st_size > _MAX_ABOUT_BYTES:
         raise BundleError(f"{path.stat().st_size} bytes are no description: {path}; get the bundle again")
     text = path.read_bytes()
@@ -241,12 +271,12 @@ def read(folder: Path) -> Bundle:
     )
 
 
-def verify(bundle: Bundle) -> None:
+def verify(bundle: Bundle, report: Report = silent) -> None:
     """Reads every file. Raises BundleError naming those whose SHA-256 is another than it says."""
     changed = [
         name
         for name, entry in bundle.about.files.items()
-        if files.sha256(bundle.folder / name) != entry.sha256
+        if sha256(bundle.folder / name, report) != entry.sha256
     ]
     if changed:
         raise BundleError(
