@@ -7,8 +7,15 @@ from runner.verdict import MIN_DENSITY
 # After so many measured steps the pace is trusted; the first is often slower (cold caches).
 MEASURED_STEPS = 2
 # Decoding and writing have to fit, too: on two cores the decoder takes 0.25 to 1 s for each second of
-# sound and the transformer many times that, so a tenth of the attempt's time is ample.
+# sound and the transformer many times that, so a tenth of the attempt's time is ample; of a short time
+# loudness, encoding and the last beats take their seconds.
 RESERVE = 0.1
+RESERVE_S = 5.0
+
+
+def sampling_s(timeout_s: float) -> float:
+    """How much of an attempt's time sampling may have used when it ends."""
+    return timeout_s - max(RESERVE * timeout_s, min(RESERVE_S, timeout_s / 2))
 
 
 def steps_that_fit(
@@ -19,7 +26,7 @@ def steps_that_fit(
     step_s: this song's measured seconds a step. Never fewer than the floor of MIN_DENSITY steps over
     [0, 1] leaves for what remains after t, and at least one.
     """
-    left_s = timeout_s * (1 - RESERVE) - elapsed_s
+    left_s = sampling_s(timeout_s) - elapsed_s
     fitting = max(0, int(left_s / step_s)) if step_s > 0 else remaining
     if fitting >= remaining:
         return None

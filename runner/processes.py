@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-# Every child carries "<outputs folder>|<pid and start time of its parent>" here; fork, exec, setsid and
+# Every child carries "<outputs folder>//<pid and start time of its parent>" here; fork, exec, setsid and
 # a double fork all keep it, so that what has escaped its group can still be found.
 MARK = "DIFFRHYTHM_RUNNER_MARK"
 
@@ -58,6 +58,13 @@ def identity(pid: int) -> Identity | None:
     if stat is None or stat.state in "ZX":
         return None
     return Identity(pid, stat.started, boot_id())
+
+
+def age_s() -> float:
+    """Seconds since this process was started."""
+    stat = _stat(os.getpid())
+    assert stat is not None
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - stat.started / os.sysconf("SC_CLK_TCK")
 
 
 def is_alive(who: Identity) -> bool:

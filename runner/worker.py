@@ -16,13 +16,14 @@ import time
 import traceback
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from diffrhythm.errors import BundleError, CheckpointError, DiffRhythmError, NumbersError
 from diffrhythm.events import Event
-from runner import foresight
+from runner import foresight, processes
 from runner.files import read_message, write_message
 from runner.heartbeat import Pulse
 from runner.manifest import sha256
@@ -103,7 +104,7 @@ def _asked(asked: SongQuestion | SongRequest) -> dict[str, Any]:
 
 
 def sing(paper: Path) -> int:
-    began = time.monotonic()
+    began = time.monotonic() - processes.age_s()
     request = read_message(paper, SongRequest)
     attempt, folder = Attempt(paper.parent), SongFolder(paper.parents[2])
     pulse = Pulse(folder.heartbeat, song=request.song, attempt=request.attempt, density=request.density)
@@ -164,7 +165,8 @@ def _make(request: SongRequest, attempt: Attempt, pulse: Pulse, began: float) ->
             on_event=steps.event,
         )
     else:
-        song = generate(
+        make = partial(
+            generate,
             model,
             **_asked(request),
             seed=request.seed,
@@ -174,8 +176,12 @@ def _make(request: SongRequest, attempt: Attempt, pulse: Pulse, began: float) ->
             chunk_frames=request.chunk_frames,
             on_event=steps.event,
             on_step=steps.step,
-            resume=resume,
         )
+        try:
+            song = make(resume=resume)
+        except CheckpointError:  # of another song, or of a version that counted otherwise
+            traceback.print_exc()
+            song = make()
     steps.event(Event("write"))
     return _write(request, attempt, model, song, resume)
 
