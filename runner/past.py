@@ -38,7 +38,7 @@ def recall(folder: SongFolder, fingerprint: str) -> Past:
         return Past()
     if _failed(folder) == newest.series:
         return Past(seed=newest.seed)
-    mine = [a for a in attempts if a.number >= newest.series and a.number in requests]
+    mine = [a for a in attempts if a.number in requests and requests[a.number].series == newest.series]
     outcomes = [_outcome(attempt) for attempt in mine]
     checkpoints = [attempt.checkpoint for attempt in mine if attempt.checkpoint.exists()]
     return Past(
@@ -79,11 +79,13 @@ def _outcome(attempt: Attempt) -> Outcome:
 
 
 def last_t(attempt: Attempt) -> float | None:
-    """How far the attempt's steps came: t in the last whole line of its step log."""
+    """How far the attempt's steps came: t in the last line of its step log that is whole and has one."""
     with suppress(OSError):
         for line in reversed(attempt.steps.read_text(errors="replace").splitlines()):
             with suppress(ValueError, KeyError, TypeError):
-                return float(json.loads(line)["t"])
+                t = float(json.loads(line)["t"])
+                if 0 <= t <= 1:
+                    return t
     return None
 
 

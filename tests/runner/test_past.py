@@ -1,0 +1,210 @@
+"""What a folder tells, after every way in which a night can have left it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from folders import add_attempt, write_failure
+
+from runner.files import write_message
+from runner.messages import Outcome
+from runner.past import Past, last_t, read_outcome, recall
+from runner.songfolder import Attempt, SongFolder
+
+GARBAGE = [
+    b"",
+    b"{",
+    b'{"schema": 1',
+    b"[]",
+    b'{"schema": 99}',
+    b"\xff\xfe",
+    b'{"schema": 1, "attempt": "x"}',
+]
+
+
+@pytest.fixture
+def song(tmp_path: Path) -> SongFolder:
+    return SongFolder(tmp_path / "night" / "rain")
+
+
+def causes(past: Past) -> list[str | None]:
+    return [outcome.cause for outcome in past.outcomes]
+
+
+def log_steps(attempt: Attempt, text: str) -> None:
+    attempt.steps.write_text(text)
+
+
+def test_a_song_without_a_folder_or_attempts_has_no_past(song: SongFolder) -> None:
+    assert recall(song, "f") == Past()
+    song.folder.mkdir(parents=True)
+    assert recall(song, "f") == Past()
+
+
+def test_all_attempts_of_a_making_count_in_order(song: SongFolder) -> None:
+    for number in range(1, 12):  # 10 comes after 9, not after 1
+        add_attempt(song, "timeout", f"the {number}.", density=32 // number)
+    past = recall(song, "f")
+    assert [outcome.message for outcome in past.outcomes] == [f"the {n}." for n in range(1, 12)]
+    assert [end.message for end in past.ends] == [f"the {n}." for n in range(1, 12)]
+    assert (past.series, past.seed) == (1, 7)
+    assert past.attempt is not None
+    assert past.request is not None
+    assert past.attempt.number == past.request.attempt == 11
+
+
+def test_another_request_has_no_past_and_the_first_has_none_again_when_it_comes_back(
+    song: SongFolder,
+) -> None:
+    add_attempt(song, "timeout", fingerprint="first")
+    add_attempt(song, "timeout", fingerprint="second", series=2)
+    assert recall(song, "first") == Past()
+    assert causes(recall(song, "second")) == ["timeout"]
+
+
+def test_older_series_of_the_same_request_do_not_count(song: SongFolder) -> None:
+    add_attempt(song, "timeout", seed=1)
+    add_attempt(song, "crash", seed=2, series=2)
+    add_attempt(song, "stalled", seed=2, series=2)
+    past = recall(song, "f")
+    assert causes(past) == ["crash", "stalled"]
+    assert (past.series, past.seed) == (2, 2)
+
+
+def test_a_making_that_failed_leaves_its_seed_alone(song: SongFolder) -> None:
+    add_attempt(song, "crash").checkpoint.touch()
+    write_failure(song, "crashed", series=1)
+    assert recall(song, "f") == Past(seed=7)
+
+
+def test_a_failure_of_an_earlier_series_is_history(song: SongFolder) -> None:
+    add_attempt(song, "crash")
+    write_failure(song, "crashed", series=1)
+    add_attempt(song, "timeout", series=2)
+    assert causes(recall(song, "f")) == ["timeout"]
+
+
+@pytest.mark.parametrize("content", [*GARBAGE, b'{"series": "1"}', b'{"series": null}'])
+def test_a_failure_that_cannot_be_read_fails_nothing(song: SongFolder, content: bytes) -> None:
+    add_attempt(song, "crash")
+    song.failure.write_bytes(content)
+    assert causes(recall(song, "f")) == ["crash"]
+
+
+def test_an_attempt_without_an_outcome_was_lost_with_how_far_it_came(song: SongFolder) -> None:
+    lost = add_attempt(song)
+    log_steps(lost, '{"step": 1, "t": 0.25}\n{"step": 2, "t": 0.5}\n')
+    past = recall(song, "f")
+    assert causes(past) == ["lost"]
+    assert past.ends[0].t == 0.5
+
+
+@pytest.mark.parametrize("content", GARBAGE)
+def test_an_outcome_that_cannot_be_read_counts_as_lost(song: SongFolder, content: bytes) -> None:
+    attempt = add_attempt(song)
+    attempt.outcome.write_bytes(content)
+    assert read_outcome(attempt) is None
+    assert causes(recall(song, "f")) == ["lost"]
+
+
+def test_an_outcome_of_another_attempt_is_not_taken(song: SongFolder) -> None:
+    attempt = add_attempt(song)
+    write_message(attempt.outcome, Outcome(2, None, "made"))
+    assert read_outcome(attempt) is None
+    write_message(attempt.outcome, Outcome(1, None, "made"))
+    assert read_outcome(attempt) == Outcome(1, None, "made")
+
+
+@pytest.mark.parametrize("content", [None, *GARBAGE])
+def test_an_attempt_whose_request_cannot_be_read_is_passed_over(
+    song: SongFolder, content: bytes | None
+) -> None:
+    """The parent died before, or while, it asked; the number is used up all the same."""
+    add_attempt(song, "timeout")
+    bad = song.new_attempt()
+    if content is not None:
+        bad.request.write_bytes(content)
+    past = recall(song, "f")
+    assert causes(past) == ["timeout"]
+    assert past.attempt is not None
+    assert past.attempt.number == 1
+    assert song.new_attempt().number == 3
+
+
+def test_only_unreadable_requests_are_no_past(song: SongFolder) -> None:
+    song.new_attempt().request.write_text("{")
+    assert recall(song, "f") == Past()
+
+
+def test_what_is_no_attempt_is_passed_over(song: SongFolder) -> None:
+    add_attempt(song, "timeout")
+    (song.folder / "attempts" / "2 (copy)").mkdir()
+    (song.folder / "attempts" / ".hidden").touch()
+    assert causes(recall(song, "f")) == ["timeout"]
+
+
+def test_the_newest_checkpoint_of_this_making_is_taken(song: SongFolder) -> None:
+    attempts = [add_attempt(song, "timeout", series=1 if n < 2 else 2) for n in range(5)]
+    assert recall(song, "f").checkpoint is None
+    attempts[0].checkpoint.touch()
+    assert recall(song, "f").checkpoint is None  # another series'
+    attempts[2].checkpoint.touch()
+    attempts[3].checkpoint.touch()
+    assert recall(song, "f").checkpoint == attempts[3].checkpoint  # the last one got to no step
+
+
+def test_a_made_song_is_an_outcome_but_no_end(song: SongFolder) -> None:
+    add_attempt(song, "timeout")
+    write_message(add_attempt(song).outcome, Outcome(2, None, "made", t=1.0))
+    past = recall(song, "f")
+    assert causes(past) == ["timeout", None]
+    assert [end.cause for end in past.ends] == ["timeout"]
+
+
+def test_an_end_tells_mode_density_and_peak_of_memory(song: SongFolder) -> None:
+    attempt = add_attempt(song, mode="estimate")
+    outcome = Outcome(1, "out-of-memory", "words", t=0.75, density=16, peak_rss=3000, peak_swap=500)
+    write_message(attempt.outcome, outcome)
+    (end,) = recall(song, "f").ends
+    assert (end.cause, end.message, end.t, end.density) == ("out-of-memory", "words", 0.75, 16)
+    assert (end.mode, end.peak_bytes) == ("estimate", 3500)
+
+
+LINE = '{"step": 3, "t": 0.375}\n'
+
+
+@pytest.mark.parametrize(
+    ("log", "t"),
+    [
+        ("", None),
+        ("\n\n", None),
+        ("no json at all\n", None),
+        (LINE, 0.375),
+        (LINE + '{"step": 4, "t": 0.5', 0.375),  # torn
+        (LINE + "\x00" * 4096, 0.375),  # a page that never reached the disk
+        (LINE + '{"step": 4}\n', 0.375),
+        (LINE + '{"t": null}\n[0.5]\n"t"\n7\n', 0.375),
+        (LINE + '{"t": "far"}\n', 0.375),
+        (LINE + '{"t": NaN}\n{"t": Infinity}\n{"t": 7}\n{"t": -1}\n', 0.375),
+        ('{"t": 0}\n', 0.0),
+        ('{"t": 1}\n', 1.0),
+    ],
+)
+def test_the_last_t_is_that_of_the_last_whole_line(song: SongFolder, log: str, t: float | None) -> None:
+    attempt = add_attempt(song)
+    log_steps(attempt, log)
+    assert last_t(attempt) == t
+
+
+def test_a_step_log_that_is_no_text_or_not_there_tells_nothing(song: SongFolder) -> None:
+    attempt = add_attempt(song)
+    assert last_t(attempt) is None
+    attempt.steps.write_bytes(b"\xff\xfe\x00")
+    assert last_t(attempt) is None
+
+
+def test_an_attempt_that_was_moved_to_another_number_still_belongs_to_its_making(song: SongFolder) -> None:
+    add_attempt(song, "timeout", series=5)
+    past = recall(song, "f")
+    assert (past.series, causes(past)) == (5, ["timeout"])
