@@ -113,13 +113,15 @@ async def _run(
         cores=os.cpu_count() or 1, available=probes.available_bytes()
     )
     processes.adopt_orphans()
+    # No resolved path holds two slashes, so the mark of these outputs does not begin that of others.
+    place = f"{outputs.folder.resolve()}//"
     house = replace(
         house or House(mark=""),
-        mark=f"{outputs.folder.resolve()}|{me.pid}.{me.started}",
+        mark=f"{place}{me.pid}.{me.started}",
         own=processes.children(),
     )
     # The lock is ours, so whatever carries the mark of these outputs was left by a parent that is dead.
-    await processes.end_tree(lambda: processes.marked(f"{outputs.folder.resolve()}|"), grace_s=0.0)
+    await processes.end_tree(lambda: processes.marked(place), grace_s=0.0)
     head = Batch(me.pid, me.started, me.boot_id, time.time(), None, workers, [])
     board = _Board(outputs, head)
     queue = _fill(jobs, outputs, options, board)
@@ -155,10 +157,14 @@ async def _make(queue: deque[Job], outputs: Outputs, house: House, board: _Board
     while queue and not house.stopping.is_set():
         job = queue.popleft()
         folder = outputs.song(job.song.id)
-        anew = options.force or (options.redo_degraded and folder.manifest.exists())
         try:
             folder.folder.mkdir(parents=True, exist_ok=True)
-            ended = await supervise(job, folder, house, board.put, anew=anew)
+            ended = await supervise(
+                job, folder, house, board.put, force=options.force, redo_degraded=options.redo_degraded
+            )
+        except (FileExistsError, NotADirectoryError) as error:
+            words = f"{error.filename or folder.folder}: is no folder; move it away or choose another --out"
+            ended = QueuedSong(job.song.id, "failed", note=words)
         except OSError as error:
             place = error.filename or folder.folder
             words = f"{error.strerror or error}: {place}; make room or choose another --out"

@@ -23,12 +23,14 @@ WORKER = (sys.executable, "-m", "runner.worker", "check")
 TIMEOUT_S = 600.0
 
 
-def check(songs: Sequence[Song], *, worker: Sequence[str] = WORKER) -> list[SongAnswer]:
+def check(
+    songs: Sequence[Song], *, worker: Sequence[str] = WORKER, timeout_s: float = TIMEOUT_S
+) -> list[SongAnswer]:
     """One answer per song, in order.
 
     Raises SpecError with every problem of every song, CheckError if the child itself fails.
     """
-    answers = _ask(songs, worker)
+    answers = _ask(songs, worker, timeout_s)
     problems = [
         _problem(song, message)
         for song, answer in zip(songs, answers, strict=True)
@@ -47,13 +49,13 @@ def _problem(song: Song, message: str) -> Problem:
     return Problem(message, song.path, song.line, 1)
 
 
-def _ask(songs: Sequence[Song], worker: Sequence[str]) -> list[SongAnswer]:
+def _ask(songs: Sequence[Song], worker: Sequence[str], timeout_s: float) -> list[SongAnswer]:
     with tempfile.TemporaryDirectory(prefix="runner-check-") as name:
         paper, log = Path(name, "check.json"), Path(name, "worker.log")
         write_message(paper, Check([_question(song) for song in songs], []), durable=False)
-        exit_code = _run([*worker, str(paper)], log)
+        exit_code = _run([*worker, str(paper)], log, timeout_s)
         if exit_code != 0:
-            raise CheckError(_words(exit_code, log))
+            raise CheckError(_words(exit_code, log, timeout_s))
         try:
             answers = read_message(paper, Check).answers
         except (OSError, ForeignFileError) as error:
@@ -63,14 +65,14 @@ def _ask(songs: Sequence[Song], worker: Sequence[str]) -> list[SongAnswer]:
     return answers
 
 
-def _run(command: list[str], log: Path) -> int | None:
+def _run(command: list[str], log: Path, timeout_s: float) -> int | None:
     """Exit code of the child; None if it had to be killed for taking too long."""
     cores = os.cpu_count() or 1
     process = processes.spawn(
         command, log=log, mark=f"check|{os.getpid()}", limits=processes.Limits(threads=cores, nice=0), env={}
     )
     try:
-        return process.wait(TIMEOUT_S)
+        return process.wait(timeout_s)
     except subprocess.TimeoutExpired:
         return None
     finally:
@@ -78,9 +80,9 @@ def _run(command: list[str], log: Path) -> int | None:
         process.wait()
 
 
-def _words(exit_code: int | None, log: Path) -> str:
+def _words(exit_code: int | None, log: Path, timeout_s: float) -> str:
     if exit_code is None:
-        return f"the check of this batch took longer than {TIMEOUT_S:.0f} s; see whether the disk is well"
+        return f"the check of this batch took longer than {timeout_s:.0f} s; see whether the disk is well"
     lines = log.read_text(errors="replace").strip().splitlines() or ["it said nothing"]
     return f"the check of this batch ended with exit code {exit_code}: {lines[-1]}; try `make setup` again"
 

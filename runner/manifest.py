@@ -92,8 +92,7 @@ def finished(folder: SongFolder, fingerprint: str) -> dict[str, Any] | None:
     try:
         content = read_json(folder.manifest)
         sound = folder.folder / Path(content["file"]).name
-        if content["fingerprint"] == fingerprint and content["sha256"] == sha256(sound):
-            return content
-    except (OSError, ForeignFileError, KeyError, TypeError):
+        is_whole = content["state"] in ("done", "degraded") and content["sha256"] == sha256(sound)
+        return content if is_whole and content["fingerprint"] == fingerprint else None
+    except (OSError, ForeignFileError, KeyError, TypeError, ValueError):
         return None
-    return None

@@ -134,6 +134,13 @@ class Outputs:
         """
         path = self.folder / ".lock"
         try:
+            str(self.folder.resolve()).encode()
+        except UnicodeEncodeError as error:
+            raise OutputError(
+                f"cannot write results: a name that is not UTF-8: {self.folder}; "
+                "choose another folder with --out"
+            ) from error
+        try:
             self.folder.mkdir(parents=True, exist_ok=True)
             handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         except OSError as error:

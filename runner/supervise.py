@@ -96,12 +96,23 @@ class House:
 
 
 async def supervise(
-    job: Job, folder: SongFolder, house: House, say: Callable[[QueuedSong], None], *, anew: bool = False
+    job: Job,
+    folder: SongFolder,
+    house: House,
+    say: Callable[[QueuedSong], None],
+    *,
+    force: bool = False,
+    redo_degraded: bool = False,
 ) -> QueuedSong:
-    """Make the song, whatever it takes; its final state. anew: forget earlier attempts and a drawn seed."""
+    """Make the song, whatever it takes; its final state.
+
+    force: forget earlier attempts and a drawn seed. redo_degraded: forget those that made a degraded song.
+    """
     began = time.monotonic()
     folder.stop.unlink(missing_ok=True)
-    past = Past() if anew else recall(folder, job.fingerprint)
+    past = Past() if force else recall(folder, job.fingerprint)
+    if redo_degraded and past.outcomes and past.outcomes[-1].song.get("degraded"):
+        past = Past(seed=past.seed)
     while True:
         if past.outcomes and past.outcomes[-1].cause is None:
             state = _finish(job, folder, past)

@@ -98,7 +98,7 @@ def state(folder: SongFolder) -> str | None:
 
 def survivors(outputs: Outputs) -> list[int]:
     """Processes of any song of these outputs that still live, zombies excepted: by mark, or by its log."""
-    marked = {who.pid for who in processes.marked(f"{outputs.folder.resolve()}|")}
+    marked = {who.pid for who in processes.marked(f"{outputs.folder.resolve()}//")}
     return sorted(marked | writers(outputs))
 
 
