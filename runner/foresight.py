@@ -26,10 +26,9 @@ def steps_that_fit(
     step_s: this song's measured seconds a step. Never fewer than the floor of MIN_DENSITY steps over
     [0, 1] leaves for what remains after t, and at least one.
     """
-    left_s = sampling_s(timeout_s) - elapsed_s
-    fitting = max(0, int(left_s / step_s)) if step_s > 0 else remaining
-    if fitting >= remaining:
+    left_s = max(0.0, sampling_s(timeout_s) - elapsed_s)
+    if remaining * step_s <= left_s:
         return None
     floor = max(1, round((1 - t) * MIN_DENSITY))
-    kept = max(floor, fitting)
+    kept = max(floor, int(left_s / step_s))
     return kept if kept < remaining else None
