@@ -6,7 +6,6 @@ the size and SHA-256 of every other file. Nothing is loaded before it is asked f
 
 from __future__ import annotations
 
-import hashlib
 import math
 from dataclasses import dataclass
 from functools import cached_property
@@ -250,25 +249,29 @@ def installed(name: str) -> Path:
 
 def read(folder: Path) -> Bundle:
     """The bundle in this folder."""
-    path = folder / ABOUT
-    if not path.is_file():
-        names = ", ".join(("demo", *MODELS))
-        raise BundleError(f"no model bundle: {folder}; give the folder of a {ABOUT}, or one of {names}")
-    if path.stat().st_size > _MAX_ABOUT_BYTES:
-        raise BundleError(f"{path.stat().st_size} bytes are no description: {path}; get the bundle again")
-    text = path.read_bytes()
-    try:
-        about = About.model_validate_json(text)
-    except ValidationError as error:
-        raise BundleError(f"{_first_fault(error)}: {path}; get the bundle again") from error
+    about = describe(folder)
     _check_sizes(folder, about)
     return Bundle(
         folder=folder,
         about=about,
         config=ModelConfig.from_dict(about.transformer),
         vae_config=VaeConfig.from_dict(about.vae),
-        hash=hashlib.sha256(text).hexdigest(),
+        hash=sha256(folder / ABOUT),
     )
+
+
+def describe(folder: Path) -> About:
+    """What the bundle in this folder says of itself, be its other files there or not. Raises BundleError."""
+    path = folder / ABOUT
+    if not path.is_file():
+        names = ", ".join(("demo", *MODELS))
+        raise BundleError(f"no model bundle: {folder}; give the folder of a {ABOUT}, or one of {names}")
+    if path.stat().st_size > _MAX_ABOUT_BYTES:
+        raise BundleError(f"{path.stat().st_size} bytes are no description: {path}; get the bundle again")
+    try:
+        return About.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise BundleError(f"{_first_fault(error)}: {path}; get the bundle again") from error
 
 
 def verify(bundle: Bundle, report: Report = silent) -> None:
