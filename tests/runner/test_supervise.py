@@ -1,0 +1,349 @@
+"""One song, from folders as crashes, kills and earlier nights leave them; the children are real."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from folders import add_attempt, write_failure
+
+from runner import manifest, processes
+from runner.files import read_json, read_message, write_message
+from runner.messages import Cause, Outcome, QueuedSong, SongRequest
+from runner.songfolder import Attempt, SongFolder
+from runner.supervise import House, Job, Room, supervise
+from tests.faults.batches import CHILD, causes, job
+
+JOB = job("steps 2 0.01", seed=7)
+SOUND = b"a song"
+NOBODY_IS_ASKED = job("fail bad-input", seed=7)  # a child that is started fails the song at once
+
+
+@pytest.fixture
+def song(tmp_path: Path) -> SongFolder:
+    folder = SongFolder(tmp_path / "night" / "song")
+    folder.folder.mkdir(parents=True)
+    return folder
+
+
+def house() -> House:
+    return House(mark="/supervised//", worker=(sys.executable, str(CHILD)), tick_s=0.02, grace_s=0.5)
+
+
+def make(
+    song: SongFolder,
+    job: Job = JOB,
+    *,
+    say: Callable[[QueuedSong, House], None] = lambda said, house: None,
+    **options: bool,
+) -> QueuedSong:
+    async def run() -> QueuedSong:
+        here = house()
+        return await supervise(job, song, here, lambda said: say(said, here), **options)
+
+    return asyncio.run(run())
+
+
+def past_attempt(folder: SongFolder, cause: Cause | None, *, series: int = 1, **outcome: Any) -> Attempt:
+    """An attempt of JOB that has ended; with its checkpoint."""
+    attempt = add_attempt(folder, fingerprint=JOB.fingerprint, series=series)
+    write_message(attempt.outcome, Outcome(attempt.number, cause, "words", **outcome))
+    attempt.checkpoint.write_text("1")
+    return attempt
+
+
+def made_attempt(song: SongFolder, *, degraded: str | None = None) -> Attempt:
+    """An attempt of JOB whose child has ended well, and whose parent has done nothing since."""
+    facts = {"sha256": hashlib.sha256(SOUND).hexdigest(), "degraded": degraded}
+    attempt = past_attempt(song, None, song=facts)
+    attempt.audio("wav").write_bytes(SOUND)
+    return attempt
+
+
+def newest_request(song: SongFolder) -> SongRequest:
+    return read_message(song.attempts()[-1].request, SongRequest)
+
+
+# ---------------------------------------------------------------- room
+
+
+def test_songs_are_in_the_room_side_by_side() -> None:
+    room = Room()
+    assert room.enter("a", alone=False)
+    assert room.enter("b", alone=False)
+
+
+def test_one_that_has_to_be_alone_waits_for_the_others_and_they_for_it() -> None:
+    room = Room()
+    assert room.enter("a", alone=False)
+    assert not room.enter("b", alone=True)
+    assert not room.enter("c", alone=False)  # else b might wait for ever
+    room.leave("a")
+    assert not room.enter("c", alone=False)
+    assert room.enter("b", alone=True)
+    assert not room.enter("c", alone=False)
+    room.leave("b")
+    assert room.enter("c", alone=False)
+
+
+def test_two_that_have_to_be_alone_take_turns() -> None:
+    room = Room()
+    room.enter("a", alone=False)
+    assert not room.enter("b", alone=True)
+    assert not room.enter("c", alone=True)
+    room.leave("a")
+    assert not room.enter("c", alone=True)
+    assert room.enter("b", alone=True)
+    room.leave("b")
+    assert room.enter("c", alone=True)
+
+
+def test_one_that_waits_no_longer_keeps_nobody_out() -> None:
+    room = Room()
+    room.enter("a", alone=False)
+    assert not room.enter("b", alone=True)
+    room.leave("b")
+    assert room.enter("c", alone=False)
+
+
+def test_to_ask_twice_is_to_be_inside_once() -> None:
+    room = Room()
+    assert room.enter("a", alone=True)
+    assert room.enter("a", alone=True)
+    room.leave("a")
+    assert room.enter("b", alone=True)
+
+
+def test_a_song_that_leaves_without_having_been_there_changes_nothing() -> None:
+    room = Room()
+    room.enter("a", alone=True)
+    room.leave("b")
+    assert not room.enter("b", alone=False)
+
+
+# ---------------------------------------------------------------- the end, after a crash anywhere in it
+
+
+def test_a_song_that_was_made_before_the_crash_gets_its_name_and_manifest(song: SongFolder) -> None:
+    made_attempt(song)
+    ended = make(song, NOBODY_IS_ASKED)
+    assert (ended.state, ended.file) == ("done", str(song.audio("wav")))
+    assert song.audio("wav").read_bytes() == SOUND
+    assert manifest.finished(song, JOB.fingerprint) is not None
+    assert len(song.attempts()) == 1
+
+
+def test_a_song_that_has_its_name_but_no_manifest_gets_it(song: SongFolder) -> None:
+    song.publish(made_attempt(song).audio("wav"))
+    assert make(song, NOBODY_IS_ASKED).state == "done"
+    assert manifest.finished(song, JOB.fingerprint) is not None
+
+
+def test_the_end_can_be_gone_through_again_and_changes_nothing(song: SongFolder) -> None:
+    made_attempt(song)
+    write_failure(song, "an earlier night's", series=99)
+    make(song, NOBODY_IS_ASKED)
+    first = read_json(song.manifest)
+    make(song, NOBODY_IS_ASKED)
+    assert read_json(song.manifest) | {"finished": ""} == first | {"finished": ""}
+    assert not song.failure.exists()
+
+
+def test_a_degraded_song_is_so_after_the_crash_too(song: SongFolder) -> None:
+    made_attempt(song, degraded="16 steps instead of 32")
+    ended = make(song, NOBODY_IS_ASKED)
+    assert (ended.state, ended.note) == ("degraded", "16 steps instead of 32")
+
+
+@pytest.mark.parametrize("sound", [None, b"a so"], ids=["gone", "damaged"])
+def test_a_sound_that_did_not_survive_the_crash_is_made_again_with_its_seed(
+    song: SongFolder, sound: bytes | None
+) -> None:
+    lost = made_attempt(song).audio("wav")
+    lost.unlink()
+    if sound is not None:
+        lost.write_bytes(sound)
+    unseeded = replace(JOB, song=replace(JOB.song, seed=None))
+    assert make(song, unseeded).state == "done"
+    assert read_json(song.manifest)["seed"] == 7
+    assert [attempt["attempt"] for attempt in read_json(song.manifest)["attempts"]] == [2]
+
+
+def test_a_sound_of_an_earlier_request_is_not_taken_for_this_ones(song: SongFolder) -> None:
+    made_attempt(song).audio("wav").unlink()
+    song.audio("wav").write_bytes(b"an earlier song")
+    assert make(song).state == "done"
+    assert song.audio("wav").read_bytes() == b"7 2"
+
+
+# ---------------------------------------------------------------- deadlines
+
+
+def with_deadline(seconds: float, script: str = "steps 2 0.01") -> Job:
+    return job(script, seed=7, deadline_s=seconds, timeout_s=60.0)
+
+
+def test_past_its_deadline_a_song_far_enough_is_kept_as_its_estimate(song: SongFolder) -> None:
+    past_attempt(song, "timeout", elapsed_s=100.0, t=0.6)
+    ended = make(song, with_deadline(100.0))
+    assert ended.state == "degraded"
+    request = newest_request(song)
+    assert (request.mode, request.checkpoint) == ("estimate", str(song.attempts()[0].checkpoint))
+    assert request.timeout_s == 60.0  # the deadline is over, the estimate still gets its time
+
+
+def test_past_its_deadline_a_song_not_far_enough_has_failed(song: SongFolder) -> None:
+    past_attempt(song, "timeout", elapsed_s=60.0, t=0.3)
+    past_attempt(song, "stalled", elapsed_s=41.0, t=0.4)
+    ended = make(song, with_deadline(100.0))
+    assert (ended.state, ended.note) == ("failed", "words")
+    assert read_json(song.failure)["cause"] == "stalled"
+    assert len(song.attempts()) == 2
+
+
+def test_an_attempt_may_use_no_more_than_what_the_deadline_leaves(song: SongFolder) -> None:
+    past_attempt(song, "timeout", elapsed_s=70.0)
+    assert make(song, with_deadline(100.0)).state == "degraded"
+    assert newest_request(song).timeout_s == 30.0
+
+
+def test_an_attempt_is_killed_at_the_deadline(song: SongFolder) -> None:
+    ended = make(song, with_deadline(1.0, "hang"))
+    assert ended.state == "failed"
+    assert causes(song) == ["timeout"]
+
+
+# ---------------------------------------------------------------- what an attempt is asked
+
+
+def test_a_song_that_was_lost_goes_on_with_its_seed_and_checkpoint(song: SongFolder) -> None:
+    lost = past_attempt(song, "timeout", t=0.1)
+    lost.outcome.unlink()
+    assert make(song, replace(JOB, song=replace(JOB.song, seed=None))).state == "done"
+    request = newest_request(song)
+    assert (request.series, request.seed, request.checkpoint) == (1, 7, str(lost.checkpoint))
+    assert [a["cause"] for a in read_json(song.manifest)["attempts"]] == ["lost", None]
+
+
+def test_a_drawn_seed_is_written_before_the_child_starts_and_kept(song: SongFolder) -> None:
+    drawn = job("only 1\nexit 1", seed=None)
+    assert make(song, drawn).state == "done"
+    first, second = (read_message(attempt.request, SongRequest) for attempt in song.attempts())
+    assert first.seed == second.seed == read_json(song.manifest)["seed"]
+
+
+def test_a_song_that_shall_not_resume_begins_afresh_on_its_first_attempt(song: SongFolder) -> None:
+    make(song, replace(JOB, song=replace(JOB.song, resume=False)))
+    assert newest_request(song).checkpoint is None
+
+
+def test_force_forgets_attempts_and_seed(song: SongFolder) -> None:
+    made_attempt(song)
+    unseeded = replace(JOB, song=replace(JOB.song, seed=None))
+    assert make(song, unseeded, force=True).state == "done"
+    request = newest_request(song)
+    assert (request.series, request.checkpoint) == (2, None)
+    assert request.seed != 7
+
+
+def test_a_degraded_song_that_is_made_again_keeps_its_seed(song: SongFolder) -> None:
+    made_attempt(song, degraded="16 steps instead of 32")
+    unseeded = replace(JOB, song=replace(JOB.song, seed=None))
+    assert make(song, unseeded, redo_degraded=True).state == "done"
+    assert (newest_request(song).series, newest_request(song).seed) == (2, 7)
+
+
+def test_a_degraded_song_whose_remaking_was_stopped_goes_on_from_there(song: SongFolder) -> None:
+    made_attempt(song, degraded="16 steps instead of 32")
+    stopped = past_attempt(song, "interrupted", series=2)
+    assert make(song, redo_degraded=True).state == "done"
+    assert (newest_request(song).series, newest_request(song).checkpoint) == (2, str(stopped.checkpoint))
+
+
+def test_a_song_that_was_made_well_before_a_crash_is_not_made_again_as_degraded(song: SongFolder) -> None:
+    made_attempt(song)
+    assert make(song, NOBODY_IS_ASKED, redo_degraded=True).state == "done"
+
+
+# ---------------------------------------------------------------- stops
+
+
+def test_a_stop_file_of_an_earlier_night_stops_nothing(song: SongFolder) -> None:
+    song.stop.touch()
+    assert make(song).state == "done"
+    assert not song.stop.exists()
+
+
+def test_a_batch_that_stops_before_an_attempt_starts_no_child(song: SongFolder) -> None:
+    past_attempt(song, "out-of-memory", peak_rss=0)
+    ended = make(song, NOBODY_IS_ASKED, say=lambda said, house: house.stopping.set())
+    assert ended.state == "interrupted"
+    assert len(song.attempts()) == 1
+
+
+@pytest.mark.parametrize("by", ["the song", "the batch"])
+def test_a_song_that_waits_for_memory_can_be_stopped(song: SongFolder, by: str) -> None:
+    past_attempt(song, "out-of-memory", peak_rss=2**50)
+    notes = []
+
+    def say(said: QueuedSong, house: House) -> None:
+        notes.append(said.note)
+        if said.note == "waits for memory":
+            song.stop.touch() if by == "the song" else house.stopping.set()
+
+    ended = make(song, NOBODY_IS_ASKED, say=say)
+    assert notes == ["waits to be alone", "waits for memory"]
+    assert ended.state == "interrupted"
+    assert ("runner stop" in ended.note) == (by == "the song")
+    assert not song.stop.exists()
+    assert len(song.attempts()) == 1
+
+
+def test_a_song_that_waits_to_be_alone_can_be_stopped_and_then_keeps_nobody_out(song: SongFolder) -> None:
+    past_attempt(song, "out-of-memory")
+
+    async def run() -> tuple[QueuedSong, bool]:
+        here = house()
+        here.room.enter("night/other", alone=False)
+        ended = await supervise(NOBODY_IS_ASKED, song, here, lambda said: song.stop.touch())
+        return ended, here.room.enter("night/third", alone=False)
+
+    ended, third_is_in = asyncio.run(run())
+    assert ended.state == "interrupted"
+    assert third_is_in
+
+
+def test_a_song_that_is_over_has_left_the_room(song: SongFolder) -> None:
+    past_attempt(song, "out-of-memory")
+
+    async def run() -> tuple[QueuedSong, bool]:
+        here = house()
+        ended = await supervise(JOB, song, here, lambda said: None)
+        return ended, here.room.enter("night/other", alone=True)
+
+    ended, other_is_in = asyncio.run(run())
+    assert ended.state == "degraded"
+    assert other_is_in
+
+
+def test_a_song_that_is_cancelled_leaves_no_child(song: SongFolder) -> None:
+    async def run() -> list[processes.Identity]:
+        here = house()
+        task = asyncio.create_task(supervise(job("ignore-term\nhang"), song, here, lambda said: None))
+        while not song.heartbeat.exists():
+            await asyncio.sleep(0.02)
+        children = processes.marked(here.mark)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        assert here.own == set()
+        return children
+
+    children = asyncio.run(run())
+    assert children
+    assert not any(processes.is_alive(who) for who in children)
