@@ -1,4 +1,4 @@
-"""The pipeline of one song: lyrics → style → load → sample → decode → checks. It speaks in Events alone.
+"""The pipeline of one song: lyrics → style → (encode →) load → sample → decode → checks, told in Events.
 
 t latent frames · n samples
 One big thing is in memory at a time: the style encoder goes before the transformer comes, and that
@@ -18,11 +18,12 @@ from typing import Any, Literal, get_args
 
 import torch
 
-from diffrhythm import audio, conditioning, sampling, solvers, vae
+from diffrhythm import audio, conditioning, editing, sampling, solvers, vae
 from diffrhythm import precision as arithmetic
 from diffrhythm import style as styles
 from diffrhythm.audio import Audio, Checks
 from diffrhythm.bundle import Bundle
+from diffrhythm.editing import Edit, Known
 from diffrhythm.errors import RequestError, StyleError
 from diffrhythm.events import Event, Phase
 from diffrhythm.lyrics import Alignment, Lyrics, align, parse_lrc
@@ -67,6 +68,7 @@ class Request:
     lyrics_first_line: int = 1
     precision: str = "auto"
     chunk_frames: int = CHUNK_FRAMES
+    edit: Edit | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +125,7 @@ def generate(
     lyrics_first_line: int = 1,
     precision: str = "auto",
     chunk_frames: int = CHUNK_FRAMES,
+    edit: Edit | None = None,
     on_event: OnEvent | None = None,
     on_step: OnStep | None = None,
     resume: State | None = None,
@@ -133,9 +136,10 @@ def generate(
     messages; lyrics_compat: read as the published program does, or with no line lost. style or style_clip: a
     text, or an audio file of ten seconds or more. negative_style: a text to move away from, None for the
     model's own. duration: seconds; None: as the lyrics need, within what the model makes. seed, steps, cfg,
-    sampler: of the run. precision: fp32, bf16, int8 or auto. chunk_frames: of the decoder; less takes less
-    memory. on_event: told of every phase, step and chunk. on_step: given the state after each step, for
-    keeping; it may thin what is left of the grid. resume: such a state to go on from.
+    sampler: of the run. precision: fp32, bf16, int8 or auto. chunk_frames: of the VAE; less takes less
+    memory. edit: parts of a given song to make anew; without a duration, the song is as long as that one.
+    on_event: told of every phase, step and chunk. on_step: given the state after each step, for keeping; it
+    may thin what is left of the grid. resume: such a state to go on from.
 
     Raises InputError (lyrics, style, audio, request), BundleError, NumbersError, CheckpointError.
     """
@@ -155,16 +159,19 @@ def generate(
         lyrics_first_line=lyrics_first_line,
         precision=precision,
         chunk_frames=chunk_frames,
+        edit=edit,
     )
     progress = _Progress(on_event)
     progress.begin("lyrics")
     plan = inspect(bundle, request)
     progress.begin("style")
     positive, negative = _styles(bundle, request)
-    state = _sample(bundle, request, plan, positive, negative, progress, on_step, resume)
+    known = _known(bundle, edit, plan.duration, plan.frames, seed, chunk_frames, progress)
+    state = _sample(bundle, request, plan, positive, negative, known, progress, on_step, resume)
     return _finish(
         bundle,
         state.x_t,
+        known,
         duration=plan.duration,
         chunk_frames=chunk_frames,
         time_grid=state.time_grid,
@@ -181,27 +188,33 @@ def estimate(
     *,
     duration: float,
     chunk_frames: int = CHUNK_FRAMES,
+    edit: Edit | None = None,
+    seed: int = 0,
     on_event: OnEvent | None = None,
 ) -> Song:
     """The song that a checkpoint's flow points to: x_1 ≈ x_t + (1 − t) v, decoded.
 
-    Raises RequestError for a duration that the state does not hold, NumbersError as generate does.
+    edit, seed: those that it was begun with. Raises RequestError for a duration that the state does not hold,
+    NumbersError as generate does.
     """
     if state.x_t.shape[1] != bundle.duration_frames(duration):
         raise RequestError(
             f"checkpoint of {state.x_t.shape[1]} frames for a song of {duration:g} s: estimate: "
             "give the duration that it was begun with"
         )
+    progress = _Progress(on_event)
+    known = _known(bundle, edit, duration, state.x_t.shape[1], seed, chunk_frames, progress)
     return _finish(
         bundle,
         state.estimate(),
+        known,
         duration=duration,
         chunk_frames=chunk_frames,
         time_grid=state.time_grid[: state.position + 1],
         passes=state.passes,
         warnings=(f"estimated from t = {state.t:.3f}, step {state.step} of {state.steps}",),
         precision=None,
-        progress=_Progress(on_event),
+        progress=progress,
     )
 
 
@@ -221,16 +234,23 @@ def inspect(bundle: Bundle, request: Request) -> Plan:
         first_line=request.lyrics_first_line,
         published=request.lyrics_compat == "published",
     )
-    duration = _duration(bundle, request, lines)
+    samples = 0 if request.edit is None else editing.read_source(request.edit).shape[1]
+    duration = _duration(bundle, request, lines, samples)
     frames = bundle.duration_frames(duration)
+    if request.edit is not None:
+        editing.spans_to_make(request.edit, samples=samples, duration=duration, frames=frames)
     alignment = _align(bundle, request, lines, frames, duration)
     return Plan(duration, frames, alignment, precision, (*lines.warnings, *alignment.warnings))
 
 
-def _duration(bundle: Bundle, request: Request, lines: Lyrics) -> float:
-    """Seconds asked for; else what the lyrics need and a tail; without any, the longest the model makes."""
+def _duration(bundle: Bundle, request: Request, lines: Lyrics, samples: int) -> float:
+    """Seconds asked for; else those of the source to edit; else what the lyrics need and a tail; without any,
+    the longest the model makes.
+    """
     if request.duration is not None:
         return request.duration
+    if request.edit is not None:
+        return bundle.fitting_duration(samples / SAMPLE_RATE)
     if not lines.lines:
         return bundle.longest
     return bundle.fitting_duration(_align(bundle, request, lines, None, None).end_seconds + TAIL_S)
@@ -290,12 +310,36 @@ def _styles(bundle: Bundle, request: Request) -> tuple[torch.Tensor, torch.Tenso
     return torch.from_numpy(positive), torch.from_numpy(negative)
 
 
+def _known(
+    bundle: Bundle,
+    edit: Edit | None,
+    duration: float,
+    frames: int,
+    seed: int,
+    chunk_frames: int,
+    progress: _Progress,
+) -> Known | None:
+    if edit is None:
+        return None
+    progress.begin("encode")
+    return editing.encode(
+        bundle,
+        edit,
+        duration=duration,
+        frames=frames,
+        seed=seed,
+        chunk_frames=chunk_frames,
+        on_chunk=progress.chunk,
+    )
+
+
 def _sample(
     bundle: Bundle,
     request: Request,
     plan: Plan,
     positive: torch.Tensor,
     negative: torch.Tensor,
+    known: Known | None,
     progress: _Progress,
     on_step: OnStep | None,
     resume: State | None,
@@ -309,6 +353,7 @@ def _sample(
         text_ids=torch.from_numpy(plan.alignment.ids),
         style=positive,
         negative_style=negative,
+        known=None if known is None else known.latents,
         duration_frames=plan.frames,
     )
     last = resume
@@ -329,6 +374,7 @@ def _sample(
         steps=request.steps,
         cfg=request.cfg,
         sampler=request.sampler,
+        spans=None if known is None else known.spans,
         on_step=stepped,
         resume=resume,
     )
@@ -345,7 +391,8 @@ def seeded_noise(seed: int, frames: int) -> torch.Tensor:
 
 def _finish(
     bundle: Bundle,
-    latents: torch.Tensor,
+    made: torch.Tensor,
+    known: Known | None,
     *,
     duration: float,
     chunk_frames: int,
@@ -355,7 +402,8 @@ def _finish(
     precision: Precision | None,
     progress: _Progress,
 ) -> Song:
-    """latents [1, t, c] decoded, cut to the duration, checked and brought to its peak."""
+    """made [1, t, c], with what is known, decoded, cut to the duration, checked and brought to its peak."""
+    latents = made if known is None else known.keep(made)
     progress.begin("decode")
     with torch.inference_mode():
         decoded = vae.decode(
@@ -413,7 +461,8 @@ class _Progress:
         )
 
     def chunk(self, done: int, chunks: int) -> None:
-        self._tell(Event("decode", step=done, steps=chunks, seconds=time.monotonic() - self.step_began))
+        assert self.phase is not None
+        self._tell(Event(self.phase, step=done, steps=chunks, seconds=time.monotonic() - self.step_began))
         self.restart_clock()
 
     def restart_clock(self) -> None:

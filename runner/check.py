@@ -106,4 +106,6 @@ def _question(song: Song) -> SongQuestion:
         language=song.language,
         lyrics_compat=song.lyrics_compat,
         precision=song.precision,
+        edit_source=str(song.edit_source) if song.edit_source else None,
+        edit_spans=[list(span) for span in song.edit_spans],
     )

@@ -93,6 +93,9 @@ Text = Annotated[str, Field(min_length=1, max_length=2000)]
 FilePath = Annotated[str, Field(min_length=1, max_length=4096)]
 
 
+SpanEnd = Annotated[float, Field(ge=-1, le=3600, allow_inf_nan=False)]
+
+
 class _Keys(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
@@ -194,8 +197,12 @@ class Edit(_Keys):
     """Parts of a finished song to make anew."""
 
     source: FilePath = Field(description="The sound file to edit; relative to this file.")
-    spans: list[Annotated[list[float], Field(min_length=2, max_length=2)]] = Field(
-        min_length=1, max_length=100, description="[start, end] in seconds of each part to make anew."
+    spans: list[Annotated[list[SpanEnd], Field(min_length=2, max_length=2)]] = Field(
+        min_length=1,
+        max_length=100,
+        description="[start, end] in seconds of each part to make anew, in order; -1 is the song's own start "
+        "or end. A source shorter than the song is gone on with where the last part reaches the end.",
+        examples=[[[30, 42.5], [80, -1]]],
     )
 
 
@@ -213,7 +220,8 @@ class SongSpec(Defaults):
         "after |; without lyrics: an instrumental.",
     )
     edit: Edit | None = Field(
-        default=None, description="Parts of a finished song to make anew. Not supported by any model yet."
+        default=None,
+        description="Parts of a finished song to make anew; without a duration, it keeps that song's length.",
     )
 
 

@@ -25,7 +25,7 @@ def fingerprint(song: Song, answer: SongAnswer) -> str:
 
     A seed that was not asked for is none here: the one drawn belongs to the making.
     """
-    asked = {
+    asked: dict[str, Any] = {
         "model": answer.model_hash,
         "lyrics": song.lyrics,
         "style": song.style,
@@ -42,6 +42,8 @@ def fingerprint(song: Song, answer: SongAnswer) -> str:
         "loudness": song.loudness,
         "take": song.take,
     }
+    if song.edit_source is not None:
+        asked["edit"] = {"source": sha256(song.edit_source), "spans": song.edit_spans}
     return hashlib.sha256(json.dumps(asked, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
 

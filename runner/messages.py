@@ -12,7 +12,7 @@ SCHEMA = 1
 
 Mode = Literal["sing", "estimate"]
 Format = Literal["wav", "flac", "mp3", "ogg"]
-Phase = Literal["load", "lyrics", "style", "sample", "decode", "write"]
+Phase = Literal["load", "lyrics", "style", "encode", "sample", "decode", "write"]
 SongState = Literal["queued", "running", "done", "degraded", "failed", "interrupted", "left"]
 FINAL_STATES: frozenset[SongState] = frozenset({"done", "degraded", "failed"})
 
@@ -73,6 +73,8 @@ class SongRequest:
     foresight: bool
     timeout_s: float
     mode: Mode = "sing"
+    edit_source: str | None = None
+    edit_spans: list[list[float]] = field(default_factory=list)  # start and end in seconds of each
     schema: int = SCHEMA
 
 
@@ -175,6 +177,8 @@ class SongQuestion:
     language: str
     lyrics_compat: str
     precision: str
+    edit_source: str | None = None
+    edit_spans: list[list[float]] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)

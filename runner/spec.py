@@ -74,6 +74,8 @@ class Song:
     memory_bytes: int | None
     nice: int
     resume: bool
+    edit_source: Path | None = None
+    edit_spans: tuple[tuple[float, float], ...] = ()
 
     @property
     def id(self) -> str:
@@ -229,8 +231,6 @@ def _takes(source: _Source, at: KeyPath, job: str, model: str, layers: Sequence[
     spec = SongSpec.model_construct(**settings)
     lyrics, lyrics_source = _lyrics(source, (*at, "lyrics"), spec.lyrics)
     _check_style(source, at, spec)
-    if spec.edit is not None:
-        source.report((*at, "edit"), "no model supports it yet; remove it")
     first = Song(
         job=job,
         name=spec.name or _name_from_lyrics(source, at, spec.lyrics),
@@ -263,6 +263,8 @@ def _takes(source: _Source, at: KeyPath, job: str, model: str, layers: Sequence[
         memory_bytes=spec.memory,
         nice=spec.nice,
         resume=spec.resume,
+        edit_source=Path(spec.edit.source) if spec.edit else None,
+        edit_spans=tuple((start, end) for start, end in spec.edit.spans) if spec.edit else (),
     )
     return [_take(first, number) for number in range(1, spec.takes + 1)]
 
@@ -280,15 +282,23 @@ def _builtin() -> Layer:
 
 
 def _layer(source: _Source, at: KeyPath, given: Defaults) -> Layer:
-    """The settings that were given there, the clip's path made absolute."""
+    """The settings that were given there, the paths of sound files made absolute."""
     layer = given.model_dump(exclude_unset=True)
     if layer.get("style") and layer.get("style_audio"):
         source.report((*at, "style_audio"), "stands beside style; keep one of the two")
     if clip := layer.get("style_audio"):
-        layer["style_audio"] = str(source.find(clip))
-        if not _stat(source.find(clip), Path.is_file):
-            source.report((*at, "style_audio"), f"there is no file {source.shown(clip)}; check the path")
+        layer["style_audio"] = _sound(source, (*at, "style_audio"), clip)
+    if edit := layer.get("edit"):
+        file = _sound(source, (*at, "edit", "source"), edit["source"])
+        layer["edit"] = Edit(source=file, spans=edit["spans"])
     return layer
+
+
+def _sound(source: _Source, at: KeyPath, file: str) -> str:
+    """The file's absolute path; reported where there is none."""
+    if not _stat(source.find(file), Path.is_file):
+        source.report(at, f"there is no file {source.shown(file)}; check the path")
+    return str(source.find(file))
 
 
 def _over(below: Layer, above: Layer) -> Layer:

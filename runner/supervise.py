@@ -283,6 +283,8 @@ def _ask(
         foresight=song.foresight,
         timeout_s=timeout_s,
         mode=plan.mode,
+        edit_source=str(song.edit_source) if song.edit_source else None,
+        edit_spans=[list(span) for span in song.edit_spans],
     )
 
 

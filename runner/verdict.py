@@ -55,11 +55,12 @@ class Limits:
 
 
 # Without a beat these phases may take this long on a slow disk and a slow processor: a 2 GB model read
-# at 20 MB/s, an encoder's first load, one step of the 285 s model on two old cores, one decoded chunk.
+# at 20 MB/s, an encoder's first load, one step of the 285 s model on two old cores, one chunk of sound.
 PHASE_STALL_S: dict[Phase, float] = {
     "load": 300.0,
     "lyrics": 120.0,
     "style": 300.0,
+    "encode": 300.0,
     "sample": 600.0,
     "decode": 300.0,
     "write": 120.0,

@@ -15,6 +15,7 @@ PHASES: dict[Phase, str] = {
     "load": "loading",
     "lyrics": "lyrics",
     "style": "style",
+    "encode": "encoding",
     "sample": "sampling",
     "decode": "decoding",
     "write": "writing",

@@ -32,6 +32,7 @@ from runner.songfolder import Attempt, SongFolder
 
 if TYPE_CHECKING:
     from diffrhythm.bundle import Bundle
+    from diffrhythm.editing import Edit
     from diffrhythm.generate import Song
     from diffrhythm.sampling import State
 
@@ -97,7 +98,16 @@ def _asked(asked: SongQuestion | SongRequest) -> dict[str, Any]:
         "language": asked.language,
         "lyrics_compat": asked.lyrics_compat,
         "precision": asked.precision,
+        "edit": _edit(asked),
     }
+
+
+def _edit(asked: SongQuestion | SongRequest) -> Edit | None:
+    from diffrhythm.editing import Edit
+
+    if asked.edit_source is None:
+        return None
+    return Edit(Path(asked.edit_source), tuple((start, end) for start, end in asked.edit_spans))
 
 
 # ---------------------------------------------------------------- sing
@@ -162,6 +172,8 @@ def _make(request: SongRequest, attempt: Attempt, pulse: Pulse, began: float) ->
             resume,
             duration=request.duration,
             chunk_frames=request.chunk_frames,
+            edit=_edit(request),
+            seed=request.seed,
             on_event=steps.event,
         )
     else:

@@ -168,7 +168,24 @@ def test_what_is_not_written_is_as_a_user_expects(folder: Path) -> None:
         ),
         ("lyrics: '[00:10.00]la'", "name: is missing; name the song, for example harbour-lights"),
         ("duration: 30", "name: is missing; name the song, for example harbour-lights"),
-        ("name: a, edit: {source: clip.wav, spans: [[1, 2]]}", "edit: no model supports it yet; remove it"),
+        (
+            "name: a, edit: {source: no.wav, spans: [[1, 2]]}",
+            "source: there is no file jobs/no.wav; check the",
+        ),
+        ("name: a, edit: {source: clip.wav}", "spans: is missing; add it"),
+        (
+            "name: a, edit: {source: clip.wav, spans: []}",
+            "spans: a list of 0 cannot be used; write at least 1",
+        ),
+        ("name: a, edit: {source: clip.wav, spans: [[1]]}", "a list of 1 cannot be used; write at least 2"),
+        (
+            "name: a, edit: {source: clip.wav, spans: [[1, .nan]]}",
+            "nan cannot be used; write a finite number",
+        ),
+        (
+            "name: a, edit: {source: clip.wav, spans: [[-2, 1]]}",
+            "-2 cannot be used; write a number of at least -1",
+        ),
         (
             "name: a, edit: {sorce: a, source: b, spans: [[1, 2]]}",
             "sorce: unknown key; did you mean source?",
