@@ -1,0 +1,220 @@
+"""A batch as a whole: how many at once, what batch.json says when, how it ends. Children are real."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from runner.batch import SONG_BYTES, Ended, default_workers
+from runner.files import read_json, read_message
+from runner.messages import Batch, QueuedSong, SongState
+from runner.processes import identity
+from runner.songfolder import Outputs, SongFolder
+from tests.faults.batches import Parent, causes, job, state, survivors, torn, wait_for
+
+
+@pytest.fixture
+def outputs(tmp_path: Path) -> Outputs:
+    return Outputs(tmp_path / "outputs")
+
+
+@pytest.fixture
+def song(outputs: Outputs) -> SongFolder:
+    return outputs.song("night/song")
+
+
+def batch_of(outputs: Outputs) -> Batch:
+    return read_message(outputs.batch, Batch)
+
+
+def states(outputs: Outputs) -> dict[str, SongState]:
+    """How every song stands; empty as long as there is no batch."""
+    return {s.song: s.state for s in batch_of(outputs).songs} if outputs.batch.exists() else {}
+
+
+# ---------------------------------------------------------------- decisions
+
+
+@pytest.mark.parametrize(
+    ("cores", "songs_that_fit", "workers"),
+    [
+        (1, 8, 1),
+        (2, 8, 1),
+        (8, 8, 1),
+        (15, 8, 1),
+        (16, 8, 2),
+        (64, 3, 3),
+        (64, 0, 1),
+        (64, None, 8),
+        (1, 0, 1),
+    ],
+)
+def test_songs_at_once_are_bounded_by_cores_and_memory(
+    cores: int, songs_that_fit: int | None, workers: int
+) -> None:
+    available = None if songs_that_fit is None else songs_that_fit * SONG_BYTES + SONG_BYTES // 2
+    assert default_workers(cores=cores, available=available) == workers
+
+
+@pytest.mark.parametrize(
+    ("ended", "exit_code", "strict_exit_code"),
+    [
+        ([], 0, 0),
+        (["done", "done"], 0, 0),
+        (["done", "degraded"], 0, 1),
+        (["done", "left"], 0, 1),
+        (["done", "failed"], 1, 1),
+        (["degraded", "failed", "done"], 1, 1),
+        (["interrupted"], 1, 1),
+    ],
+)
+def test_the_exit_code_tells_the_worst_song(
+    ended: list[SongState], exit_code: int, strict_exit_code: int
+) -> None:
+    songs = tuple(QueuedSong(f"night/{n}", state) for n, state in enumerate(ended))
+    assert Ended(songs).exit_code(strict=False) == exit_code
+    assert Ended(songs).exit_code(strict=True) == strict_exit_code
+
+
+@pytest.mark.parametrize(
+    ("number", "exit_code"), [(signal.SIGHUP, 129), (signal.SIGINT, 130), (signal.SIGTERM, 143)]
+)
+def test_a_signal_stands_above_all_states(number: signal.Signals, exit_code: int) -> None:
+    for ended in ("done", "failed", "left"):
+        batch = Ended((QueuedSong("night/song", ended),), stopped_by=number)  # type: ignore[arg-type]
+        assert batch.exit_code(strict=False) == batch.exit_code(strict=True) == exit_code
+
+
+def test_a_batch_that_could_not_write_its_own_state_is_not_fine() -> None:
+    assert Ended((QueuedSong("night/song", "done"),), problem="full").exit_code(strict=False) == 1
+
+
+# ---------------------------------------------------------------- what batch.json says
+
+
+def test_batch_json_says_how_every_song_stands_at_every_moment(tmp_path: Path, outputs: Outputs) -> None:
+    jobs = [job("steps 1 0.01", name="first"), job("steps 1000 0.02", name="second"), job("", name="third")]
+    parent = Parent(tmp_path, jobs, workers=1)
+    wait_for(lambda: states(outputs).get("night/second") == "running")
+    running = batch_of(outputs)
+    assert states(outputs) == {"night/first": "done", "night/second": "running", "night/third": "queued"}
+    assert (running.workers, running.finished_wall) == (1, None)
+    who = identity(parent.process.pid)
+    assert who is not None
+    assert (running.pid, running.pid_started, running.boot_id) == (who.pid, who.started, who.boot_id)
+    first, second, _ = running.songs
+    assert first.file == str(outputs.song("night/first").audio("wav"))
+    assert (second.attempt, second.attempts) == (1, 1)
+    parent.signal(signal.SIGTERM)
+    assert parent.wait() == 143
+    ended = batch_of(outputs)
+    assert states(outputs) == {"night/first": "done", "night/second": "interrupted", "night/third": "left"}
+    assert ended.finished_wall is not None
+    assert ended.finished_wall >= ended.started_wall == running.started_wall
+
+
+def test_a_song_made_earlier_is_in_the_batch_as_such(tmp_path: Path, outputs: Outputs) -> None:
+    assert Parent(tmp_path, [job("")]).wait() == 0
+    assert Parent(tmp_path, [job(""), job("", name="new")]).wait() == 0
+    old, new = batch_of(outputs).songs
+    assert (old.state, old.note, old.file) == (
+        "done",
+        "made earlier",
+        str(outputs.song(old.song).audio("wav")),
+    )
+    assert (new.state, new.note) == ("done", "")
+
+
+def test_a_batch_of_no_songs_ends_at_once_and_well(tmp_path: Path, outputs: Outputs) -> None:
+    assert Parent(tmp_path, []).wait() == 0
+    batch = batch_of(outputs)
+    assert batch.songs == []
+    assert batch.finished_wall is not None
+
+
+def test_songs_that_run_side_by_side_share_the_cores(tmp_path: Path, outputs: Outputs) -> None:
+    parent = Parent(tmp_path, [job("", name=str(n), threads=None) for n in range(2)], workers=1000)
+    assert parent.wait() == 0
+    assert batch_of(outputs).workers == 1000
+    requests = [read_json(outputs.song(f"night/{n}").attempts()[0].request) for n in range(2)]
+    assert [request["threads"] for request in requests] == [max(1, (os.cpu_count() or 1) // 2)] * 2
+
+
+# ---------------------------------------------------------------- trouble
+
+
+def test_a_defect_of_ours_ends_the_batch_with_the_error_and_no_child_is_left(
+    tmp_path: Path, outputs: Outputs, song: SongFolder
+) -> None:
+    """The third song's politeness is no number, which no check has seen: its child cannot be spawned."""
+    jobs = [job("fork\nsetsid\ndaemon\nignore-term\nsteps 5000 0.02"), job("steps 20 0.05", name="short")]
+    parent = Parent(tmp_path, [*jobs, job("", name="defect", nice="polite")], workers=2)
+    assert parent.wait() == 1
+    assert "SubprocessError" in parent.err
+    assert survivors(outputs) == []
+    assert torn(outputs) == []
+    assert state(outputs.song("night/short")) == "done"
+    assert batch_of(outputs).finished_wall is None  # it did not end, it died
+    assert Parent(tmp_path, [job("steps 1 0.01")]).wait() == 0
+    assert read_json(song.manifest)["resumed_at"] > 0
+
+
+def test_an_outputs_path_that_is_a_file_ends_in_one_line(tmp_path: Path, outputs: Outputs) -> None:
+    outputs.folder.write_text("not a folder")
+    parent = Parent(tmp_path, [job("")])
+    assert parent.wait() == 1
+    assert parent.err == (
+        f"cannot write results: File exists: {outputs.folder}; choose another folder with --out\n"
+    )
+    assert outputs.folder.read_text() == "not a folder"
+
+
+def test_a_song_or_job_folder_that_is_a_file_fails_that_song_alone(
+    tmp_path: Path, outputs: Outputs, song: SongFolder
+) -> None:
+    song.folder.parent.mkdir(parents=True)
+    song.folder.write_text("not a folder")
+    (outputs.folder / "day").write_text("not a folder either")
+    jobs = [job(""), job("", name="good"), job("", job="day", name="bad")]
+    parent = Parent(tmp_path, jobs)
+    assert parent.wait() == 1
+    assert states(outputs) == {"night/song": "failed", "night/good": "done", "day/bad": "failed"}
+    first, _, last = batch_of(outputs).songs
+    assert first.note == f"{song.folder}: is no folder; move it away or choose another --out"
+    assert "is no folder; move it away" in last.note
+
+
+def test_attempts_that_are_a_file_fail_that_song_with_words(tmp_path: Path, song: SongFolder) -> None:
+    song.folder.mkdir(parents=True)
+    (song.folder / "attempts").write_text("not a folder")
+    parent = Parent(tmp_path, [job("")])
+    assert parent.wait() == 1
+    assert "is no folder; move it away" in parent.err
+
+
+def test_folders_of_any_characters_work(tmp_path: Path) -> None:
+    odd = tmp_path / "Nächte | 'of' \"song\"\n*"
+    parent = Parent(odd, [job("setsid\nsteps 2 0.01", job="my songs")])
+    assert parent.wait() == 0, parent.err
+    assert states(parent.outputs) == {"my songs/song": "done"}
+    assert survivors(parent.outputs) == []
+
+
+def test_a_folder_whose_name_is_not_utf_8_is_refused_in_one_line(tmp_path: Path) -> None:
+    parent = Parent(tmp_path / "night-\udcff", [job("")])
+    assert parent.wait() == 1
+    assert len(parent.err.splitlines()) == 1
+    assert "not UTF-8" in parent.err
+
+
+def test_a_batch_leaves_one_alone_whose_folder_begins_with_the_name_of_its_own(tmp_path: Path) -> None:
+    other = Parent(tmp_path / "outputs|2", [job("steps 1000 0.02")])
+    folder = other.outputs.song("night/song")
+    wait_for(folder.heartbeat.exists)
+    assert Parent(tmp_path, [job("")]).wait() == 0
+    other.signal(signal.SIGTERM)
+    assert other.wait() == 143
+    assert causes(folder) == ["interrupted"]
