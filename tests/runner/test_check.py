@@ -1,0 +1,140 @@
+"""The check before a batch: the real child with real lyrics and bundle, and children that go wrong."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runner.check import check
+from runner.errors import CheckError, SpecError
+from runner.processes import marked
+from runner.spec import Song, load
+from tests.faults import batches
+
+JOB_FILE = """\
+model: demo
+defaults:
+  duration: 4
+  style: pop
+songs:
+  - name: block
+    lyrics: |
+      [00:01.00]low tide
+      [00:xx]torn
+  - name: file
+    lyrics: torn.lrc
+  - name: long
+    duration: 2000
+    lyrics: "[00:00.00]fine"
+  - name: model
+    takes: 2
+    steps: 4
+  - name: sampler
+    sampler: eular
+"""
+
+
+def song(lyrics: str | None = "[00:00.00]low tide\n", **changes: Any) -> Song:
+    return replace(batches.job("", duration=4.0).song, **{"lyrics": lyrics, **changes})
+
+
+def child(code: str) -> list[str]:
+    """A child that finds the questions in `paper`."""
+    head = "import json, sys, time; from pathlib import Path; paper = Path(sys.argv[1])\n"
+    return [sys.executable, "-c", head + code]
+
+
+def answering(*answers: dict[str, Any]) -> list[str]:
+    """A child that has these answers to everything."""
+    return child(
+        f"asked = json.loads(paper.read_text()) | {{'answers': {list(answers)}}}\n"
+        "paper.write_text(json.dumps(asked))"
+    )
+
+
+# ---------------------------------------------------------------- the real child
+
+
+def test_every_problem_of_every_song_is_told_at_its_place(tmp_path: Path) -> None:
+    file = tmp_path / "night.yaml"
+    file.write_text(JOB_FILE)
+    (tmp_path / "torn.lrc").write_text("[00:00.00]fine\n\n[00:xx]torn\n")
+    with pytest.raises(SpecError) as caught:
+        check(load([file]))
+    places = [str(problem).partition(": ")[0] for problem in caught.value.problems]
+    lyrics_of_block, lyrics_of_file, long, sampler = f"{file}:9", tmp_path / "torn.lrc", 12, 18
+    assert places == [lyrics_of_block, f"{lyrics_of_file}:3", f"{file}:{long}:1", f"{file}:{sampler}:1"]
+    assert caught.value.exit_code == 2
+
+
+def test_answers_come_in_order_with_everything_decided() -> None:
+    plain, asked = check([song(name="plain"), song(name="asked", steps=5, cfg=2.0, precision="fp32")])
+    assert (plain.song, asked.song) == ("night/plain", "night/asked")
+    assert (asked.steps, asked.cfg, asked.precision, asked.duration) == (5, 2.0, "fp32", 4.0)
+    assert plain.steps > 0
+    assert plain.choice.startswith("preset auto: ")
+    assert plain.demo
+    assert len(plain.model_hash) >= 8
+    assert plain.model_hash == asked.model_hash
+
+
+# ---------------------------------------------------------------- children that go wrong
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        ("print('no such library', file=sys.stderr); sys.exit(3)", "ended with exit code 3: no such library"),
+        ("sys.exit(1)", "ended with exit code 1: it said nothing"),
+        ("import os; os.kill(os.getpid(), 11)", "ended with exit code -11"),
+        ("paper.write_text('{')", "left no answer"),
+        ("paper.write_text('{}')", "left no answer"),
+        ("paper.unlink()", "left no answer"),
+        ("pass", "answered for other songs"),
+    ],
+)
+def test_a_child_that_goes_wrong_is_told_in_one_line_with_what_to_do(code: str, words: str) -> None:
+    with pytest.raises(CheckError) as caught:
+        check([song()], worker=child(code))
+    assert words in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+    assert "again" in str(caught.value)
+    assert caught.value.exit_code == 1
+
+
+def test_answers_for_other_songs_are_not_taken() -> None:
+    with pytest.raises(CheckError, match="answered for other songs"):
+        check([song()], worker=answering({"song": "a/b", "problems": [], "warnings": []}))
+
+
+def test_warnings_come_with_the_answer_and_stop_nothing() -> None:
+    told = {"song": "night/song", "problems": [], "warnings": ["a.lrc:9: after the end"]}
+    (answer,) = check([song()], worker=answering(told))
+    assert answer.warnings == ["a.lrc:9: after the end"]
+
+
+def test_a_child_that_hangs_is_killed_after_its_time() -> None:
+    with pytest.raises(CheckError, match="took longer than 1 s; see whether the disk is well"):
+        check([song()], worker=child("time.sleep(600)"), timeout_s=0.6)
+    assert marked("check|") == []
+
+
+def test_problems_of_one_file_are_told_once_though_two_songs_have_them(tmp_path: Path) -> None:
+    """Two takes of one song have the same lyrics, and the same slip in them."""
+    answer = {"problems": ["a.lrc:3: torn"], "warnings": []}
+    songs = [song(name=name, path=tmp_path / "night.yaml", lyrics_source="a.lrc") for name in ("a", "b")]
+    with pytest.raises(SpecError) as caught:
+        check(songs, worker=answering(*({"song": each.id, **answer} for each in songs)))
+    assert str(caught.value) == "a.lrc:3: torn"
+
+
+def test_a_problem_without_a_place_is_told_at_the_songs_own(tmp_path: Path) -> None:
+    answer = {"song": "night/song", "problems": ["too long: duration: give less"], "warnings": []}
+    for path, words in [(None, ""), (tmp_path / "night.yaml", f"{tmp_path / 'night.yaml'}:7:1: ")]:
+        with pytest.raises(SpecError) as caught:
+            check([song(path=path, line=7)], worker=answering(answer))
+        assert str(caught.value) == f"{words}too long: duration: give less"
