@@ -1,8 +1,9 @@
 """Style text or a clip of sound → what the model hears as style: [512], of unit length, cached on disk.
 
-The encoder is named by the bundle. "words", the demo's own: a text is the mean of fixed random vectors of
-its words and their letter triples, so that like texts have like styles; a clip is a fixed random projection
-of its spectrum's mean and spread. It knows no music; it makes each style another, alike on every machine.
+The encoder is named by the bundle. "muq-mulan", of the published models: see mulan.py. "words", the demo's
+own: a text is the mean of fixed random vectors of its words and their letter triples, so that like texts have
+like styles; a clip is a fixed random projection of its spectrum's mean and spread. It knows no music; it
+makes each style another, alike on every machine.
 """
 
 from __future__ import annotations
@@ -10,13 +11,12 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from diffrhythm import audio, files
+from diffrhythm import audio, files, mulan
 from diffrhythm.bundle import Bundle
 from diffrhythm.draws import draw
 from diffrhythm.errors import StyleError
@@ -39,22 +39,27 @@ _log = logging.getLogger(__name__)
 def embed(text_or_clip: str | Path, bundle: Bundle) -> Style:
     """The style of a text, or of the middle ten seconds of an audio file: float32 [512], unit length.
 
-    Raises StyleError for a text without words or above 2,000 characters, AudioError for a clip that cannot be
-    used.
+    Raises StyleError for a text without words, above 2,000 characters or too long for the encoder, AudioError
+    for a clip that cannot be used, BundleError for an encoder that is not there or damaged.
     """
-    if isinstance(text_or_clip, str):
-        text = _checked(text_or_clip)
-        return _cached("text", text.encode(), bundle, lambda: embed_words(text))
-    clip = audio.read_middle(text_or_clip)
-    return _cached("clip", clip.tobytes(), bundle, lambda: embed_sound(clip))
+    heard = _heard(text_or_clip)
+    entry = _entry(heard, bundle)
+    kept = _read(entry)
+    if kept is not None:
+        return kept
+    style = _encode(heard, bundle)
+    _keep(style, entry)
+    return style
 
 
-def check(text_or_clip: str | Path) -> None:
-    """Raises what embed would raise, without embedding."""
-    if isinstance(text_or_clip, str):
-        _checked(text_or_clip)
-    else:
-        audio.read_middle(text_or_clip)
+def check(text_or_clip: str | Path, bundle: Bundle | None = None) -> None:
+    """Raises what embed would raise, without embedding; without a bundle, nothing of its encoder."""
+    heard = _heard(text_or_clip)
+    if bundle is None or bundle.about.style_encoder == "words" or _read(_entry(heard, bundle)) is not None:
+        return
+    paths = mulan.locate(bundle)
+    if isinstance(heard, str):
+        mulan.check_text(heard, paths)
 
 
 def embed_words(text: str) -> Style:
@@ -72,24 +77,36 @@ def embed_sound(clip: audio.Audio) -> Style:
     return _unit(draw("style:clip", (STYLE_DIM, 2 * _BANDS)) @ centred)
 
 
-def _cached(kind: str, content: bytes, bundle: Bundle, make: Callable[[], Style]) -> Style:
-    """What make gives, kept on disk under its content and the model's hash; a damaged entry is made again."""
-    key = hashlib.sha256(b"\0".join((kind.encode(), bundle.hash.encode(), content))).hexdigest()
-    path = files.cache_folder() / "styles" / f"{key}.f32"
-    kept = _read(path)
-    if kept is not None:
-        return kept
-    style = make()
+def _heard(text_or_clip: str | Path) -> str | audio.Audio:
+    """A text that can be used, or the sound of such a clip: mono [1, n] at 24 kHz."""
+    return _checked(text_or_clip) if isinstance(text_or_clip, str) else audio.read_middle(text_or_clip)
+
+
+def _encode(heard: str | audio.Audio, bundle: Bundle) -> Style:
+    if bundle.about.style_encoder == "words":
+        return embed_words(heard) if isinstance(heard, str) else embed_sound(heard)
+    paths = mulan.locate(bundle)
+    return mulan.embed_text(heard, paths) if isinstance(heard, str) else mulan.embed_clip(heard, paths)
+
+
+def _entry(heard: str | audio.Audio, bundle: Bundle) -> Path:
+    """Where the cache keeps the style of this content by this encoder."""
+    kind, content = ("text", heard.encode()) if isinstance(heard, str) else ("clip", heard.tobytes())
+    encoder = bundle.hash if bundle.about.style_encoder == "words" else mulan.identity(bundle)
+    key = hashlib.sha256(b"\0".join((kind.encode(), encoder.encode(), content))).hexdigest()
+    return files.cache_folder() / "styles" / f"{key}.f32"
+
+
+def _keep(style: Style, entry: Path) -> None:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        files.replace(path, style.astype("<f4").tobytes())
+        entry.parent.mkdir(parents=True, exist_ok=True)
+        files.replace(entry, style.astype("<f4").tobytes())
     except OSError as error:
-        _log.warning("style not cached (%s): %s; it is made anew for each song", error, path)
-    return style
+        _log.warning("style not cached (%s): %s; it is made anew for each song", error, entry)
 
 
 def _read(path: Path) -> Style | None:
-    """A cached style, or None if there is none or it is not one."""
+    """A cached style, or None if there is none or it is not one: a damaged entry is made again."""
     try:
         with path.open("rb") as file:
             entry = file.read(_ENTRY_BYTES + 1)
