@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
+from typing import BinaryIO
 
 import httpx
 from huggingface_hub import get_hf_file_metadata, get_session, get_token, hf_hub_url
@@ -38,11 +39,13 @@ from diffrhythm.published import SOURCE_COMMIT, SOURCE_REPOSITORY, HubFile, Pinn
 CODE = "https://raw.githubusercontent.com"
 
 _NEWEST = "main"
-_PIECE_BYTES = 2**20
 # A server that says nothing for so long has dropped the line.
 _SILENCE_S = 30.0
 # Tries without a single new byte before giving up; the waits between them double from one second, 15 in all.
 _TRIES = 5
+
+# Answers of a server that may be of another mind a second later.
+_BUSY = {408, 429, 500, 502, 503, 504}
 
 Pause = Callable[[float], None]
 
@@ -130,33 +133,32 @@ def _complete(remote: Remote, path: Path, report: Report, pause: Pause) -> None:
 
 def _append(remote: Remote, path: Path, report: Report) -> str:
     """Adds to path what one connection brings; why it ended, if that was too early."""
-    had, total = _size(path), remote.origin.bytes
+    had = _size(path)
     headers = {**remote.headers, "Range": f"bytes={had}-", "Accept-Encoding": "identity"}
     try:
         with get_session().stream("GET", remote.url, headers=headers, timeout=_SILENCE_S) as response:
-            if response.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR or response.status_code in (
-                HTTPStatus.TOO_MANY_REQUESTS,
-                HTTPStatus.REQUEST_TIMEOUT,
-            ):
-                return f"the server answers {response.status_code}"
-            if response.status_code >= HTTPStatus.BAD_REQUEST:
-                raise BundleError(
-                    f"the server answers {response.status_code}: {remote.url}; see who may read it"
-                )
-            goes_on = response.status_code == HTTPStatus.PARTIAL_CONTENT and had == _first_byte(response)
+            status = response.status_code
+            if status in _BUSY:
+                return f"the server answers {status}"
+            if status >= HTTPStatus.BAD_REQUEST:
+                raise BundleError(f"the server answers {status}: {remote.url}; see who may read it")
+            goes_on = status == HTTPStatus.PARTIAL_CONTENT and had == _first_byte(response)
             with path.open("ab" if goes_on else "wb") as file:
-                done = had if goes_on else 0
-                for piece in response.iter_bytes(_PIECE_BYTES):
-                    done += len(piece)
-                    if done > total:
-                        raise BundleError(
-                            f"more than the {total} bytes it should have: {remote.url}; run it again"
-                        )
-                    file.write(piece)
-                    report(f"fetch {Path(remote.origin.file).name}", done, total)
+                _receive(response, file, had if goes_on else 0, remote, report)
     except httpx.HTTPError as error:
         return f"the connection was lost ({_words(error)})"
     return "the server sent too little"
+
+
+def _receive(response: httpx.Response, file: BinaryIO, done: int, remote: Remote, report: Report) -> None:
+    total = remote.origin.bytes
+    # Not in pieces of a size of our own: one that is half full when the line breaks would be lost.
+    for piece in response.iter_bytes():
+        done += len(piece)
+        if done > total:
+            raise BundleError(f"more than the {total} bytes it should have: {remote.url}; run it again")
+        file.write(piece)
+        report(f"fetch {Path(remote.origin.file).name}", done, total)
 
 
 def _first_byte(response: httpx.Response) -> int | None:
