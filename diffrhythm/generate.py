@@ -24,7 +24,7 @@ from diffrhythm import style as styles
 from diffrhythm.audio import Audio, Checks
 from diffrhythm.bundle import Bundle
 from diffrhythm.editing import Edit, Known
-from diffrhythm.errors import RequestError, StyleError
+from diffrhythm.errors import LyricsError, RequestError, StyleError
 from diffrhythm.events import Event, Phase
 from diffrhythm.lyrics import Alignment, Lyrics, align, parse_lrc
 from diffrhythm.phonemes import Language
@@ -234,6 +234,7 @@ def inspect(bundle: Bundle, request: Request) -> Plan:
         first_line=request.lyrics_first_line,
         published=request.lyrics_compat == "published",
     )
+    _check_words(request, lines)
     samples = 0 if request.edit is None else editing.read_source(request.edit).shape[1]
     duration = _duration(bundle, request, lines, samples)
     frames = bundle.duration_frames(duration)
@@ -277,6 +278,15 @@ def _check_numbers(request: Request) -> None:
     if request.language not in get_args(Language):
         raise RequestError(f"language {request.language!r}: language: choose auto, en or zh")
     solvers.named(request.sampler)
+
+
+def _check_words(request: Request, lines: Lyrics) -> None:
+    """Lyrics without a line would make an instrumental without a word; the published program does that."""
+    if request.lyrics is not None and request.lyrics_compat == "ours" and not lines.lines:
+        raise LyricsError(
+            f"{request.lyrics_source}:{request.lyrics_first_line}: no words in these lyrics, "
+            "write some behind their times, or leave lyrics out for an instrumental"
+        )
 
 
 def _asked_style(request: Request) -> str | Path:
