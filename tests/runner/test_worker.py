@@ -1,0 +1,244 @@
+"""The child with the real demo model: what it leaves behind when it is done, and when it cannot be."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from folders import REQUEST
+
+from diffrhythm import bundle, grids, sampling
+from runner import heartbeat
+from runner.files import read_message, write_message
+from runner.manifest import sha256
+from runner.messages import Heartbeat, Outcome, SongRequest
+from runner.songfolder import Attempt, SongFolder
+
+STEPS = 8
+WORKER = [sys.executable, "-m", "runner.worker", "sing"]
+# Sings all requests in one process, since to load torch takes longer than to sing; an exit code a line.
+SING_ALL = (
+    "import sys; from pathlib import Path; from runner import worker\n"
+    "for paper in sys.argv[1:]: print(worker.sing(Path(paper)), flush=True)"
+)
+
+
+def request(**changes: Any) -> SongRequest:
+    """Two seconds by the demo model, as they were checked."""
+    checked = {"model_hash": bundle.load("demo").hash, "duration": 2.0, "steps": STEPS, "density": STEPS}
+    here = {"lyrics": "[00:00.00]low tide\n", "lyrics_source": "a.lrc", "lyrics_compat": "ours"}
+    return replace(REQUEST, **(checked | here | {"foresight": False} | changes))
+
+
+def asked(place: Path, **changes: Any) -> Attempt:
+    """A song's first attempt, with its request written."""
+    attempt = SongFolder(place / "night" / "rain").new_attempt()
+    write_message(attempt.request, request(**changes))
+    return attempt
+
+
+def log_of(attempt: Attempt) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in attempt.steps.read_text().splitlines()]
+
+
+def checkpoint(file: Path, whole: Path, *, position: int = 2, **changes: Any) -> str:
+    """A checkpoint of a made song after that many of its steps (with a latent that belongs elsewhere)."""
+    sampling.save_state(file, replace(sampling.load_state(whole), position=position, **changes))
+    return str(file)
+
+
+@dataclass(frozen=True)
+class Sung:
+    attempt: Attempt
+    exit_code: int
+    said: str
+
+    @property
+    def outcome(self) -> Outcome:
+        return read_message(self.attempt.outcome, Outcome)
+
+
+def sing_all(attempts: dict[str, Attempt]) -> dict[str, Sung]:
+    papers = [str(attempt.request) for attempt in attempts.values()]
+    done = subprocess.run(
+        [sys.executable, "-c", SING_ALL, *papers], capture_output=True, text=True, check=True, timeout=300
+    )
+    codes = [int(line) for line in done.stdout.splitlines()]
+    return {
+        name: Sung(attempt, code, done.stderr)
+        for (name, attempt), code in zip(attempts.items(), codes, strict=True)
+    }
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Sung:
+    return sing_all({"whole": asked(tmp_path_factory.mktemp("whole"))})["whole"]
+
+
+@pytest.fixture(scope="module")
+def sung(whole: Sung, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Sung]:
+    place = tmp_path_factory.mktemp("sung")
+    whole_state = whole.attempt.checkpoint
+    state = sampling.load_state(whole_state)
+    half = checkpoint(place / "half.safetensors", whole_state)
+    others = checkpoint(place / "others.safetensors", whole_state, conditioning_hash="of another song")
+    loud = checkpoint(place / "loud.safetensors", whole_state, x_t=state.x_t * 1e6)
+    garbage = place / "garbage.safetensors"
+    garbage.write_bytes(b"no checkpoint at all")
+    truncated = place / "bundle"
+    truncated.mkdir()
+    for file in bundle.load("demo").folder.iterdir():
+        (truncated / file.name).write_bytes(file.read_bytes()[:1000])
+    requests: dict[str, dict[str, Any]] = {
+        "torn lyrics": {"lyrics": "[00:00.00]low tide\n[00:xx]torn\n", "lyrics_first_line": 5},
+        "no clip": {"style": None, "style_audio": str(place / "absent.wav")},
+        "damaged bundle": {"model": str(truncated)},
+        "another bundle": {"model_hash": "0" * 64},
+        "half": {"checkpoint": half},
+        "half, thinner": {"checkpoint": half, "density": 4},
+        "half, estimate": {"checkpoint": half, "mode": "estimate"},
+        "no checkpoint, estimate": {"checkpoint": str(place / "absent"), "mode": "estimate"},
+        "garbage": {"checkpoint": str(garbage)},
+        "others": {"checkpoint": others},
+        "runaway": {"checkpoint": loud},
+        "crash": {},
+    }
+    attempts = {name: asked(place / name, **changes) for name, changes in requests.items()}
+    attempts["crash"].steps.mkdir()  # where the step log would be
+    return sing_all(attempts)
+
+
+# ---------------------------------------------------------------- a song
+
+
+def test_a_song_leaves_its_sound_and_all_facts_about_it(whole: Sung) -> None:
+    outcome, sound = whole.outcome, whole.attempt.audio("wav")
+    assert (whole.exit_code, outcome.cause, outcome.t) == (0, None, 1.0)
+    assert outcome.song["sha256"] == sha256(sound)
+    assert outcome.song["degraded"] is None
+    assert outcome.song["time_grid"] == list(grids.uniform(STEPS))
+    assert (outcome.song["samples"], outcome.song["sample_rate"]) == (88200, 44100)
+    assert set(outcome.song["phases"]) >= {"load", "sample", "decode"}
+    assert outcome.song["checks"]
+
+
+def test_every_step_is_logged_with_its_time_and_passes(whole: Sung) -> None:
+    log = log_of(whole.attempt)
+    assert [line["step"] for line in log] == list(range(1, STEPS + 1))
+    assert {line["steps"] for line in log} == {STEPS}
+    assert [line["t"] for line in log] == list(grids.uniform(STEPS)[1:])
+    assert log[-1]["passes"] == whole.outcome.song["passes"]
+    assert all(line["seconds"] > 0 for line in log)
+
+
+def test_the_last_beat_is_of_writing(whole: Sung) -> None:
+    beat = heartbeat.read(SongFolder(whole.attempt.folder.parents[1]).heartbeat)
+    assert isinstance(beat, Heartbeat)
+    assert (beat.phase, beat.song, beat.attempt, beat.density) == ("write", "night/rain", 1, STEPS)
+
+
+# ---------------------------------------------------------------- why there is none
+
+
+@pytest.mark.parametrize(
+    ("name", "exit_code", "cause", "words"),
+    [
+        ("torn lyrics", 3, "bad-input", "a.lrc:6"),
+        ("no clip", 3, "bad-input", "absent.wav"),
+        ("damaged bundle", 3, "no-bundle", "bundle"),
+        ("another bundle", 3, "no-bundle", "changed since this batch was checked"),
+        ("no checkpoint, estimate", 3, "bad-input", "no usable checkpoint"),
+        ("runaway", 4, "numbers", "standard deviation"),
+        ("crash", 1, "crash", "IsADirectoryError"),
+    ],
+)
+def test_every_way_of_failing_has_its_exit_code_cause_and_words(
+    sung: dict[str, Sung], name: str, exit_code: int, cause: str, words: str
+) -> None:
+    failed = sung[name]
+    assert (failed.exit_code, failed.outcome.cause) == (exit_code, cause)
+    assert words in failed.outcome.message
+    assert failed.outcome.song == {}
+    assert not failed.attempt.audio("wav").exists()
+    assert failed.outcome.message.splitlines()[0] in failed.said  # its traceback is in the log
+
+
+def test_a_full_disk_is_an_outcome_of_its_own_and_leaves_no_half_sound(small_disk: Path) -> None:
+    attempt = asked(small_disk)
+    done = subprocess.run([*WORKER, str(attempt.request)], capture_output=True, text=True, check=False)
+    outcome = read_message(attempt.outcome, Outcome)
+    assert (done.returncode, outcome.cause) == (5, "no-disk"), done.stderr
+    assert "No space left on device" in outcome.message
+    assert not attempt.audio("wav").exists()
+    assert list(small_disk.rglob("*.tmp")) == []
+
+
+# ---------------------------------------------------------------- going on
+
+
+def test_a_song_goes_on_from_its_checkpoint_on_the_same_grid(sung: dict[str, Sung]) -> None:
+    made = sung["half"]
+    assert made.exit_code == 0
+    assert [line["step"] for line in log_of(made.attempt)] == list(range(3, STEPS + 1))
+    assert made.outcome.song["time_grid"] == list(grids.uniform(STEPS))
+    assert made.outcome.song["degraded"] is None
+
+
+def test_with_fewer_steps_only_what_remains_is_thinned(sung: dict[str, Sung]) -> None:
+    made = sung["half, thinner"]
+    assert made.exit_code == 0
+    assert made.outcome.song["time_grid"] == pytest.approx([0, 1 / 8, 1 / 4, 1 / 2, 3 / 4, 1])
+    assert made.outcome.song["degraded"] == "5 steps instead of 8"
+    assert [(line["step"], line["steps"]) for line in log_of(made.attempt)] == [(3, 5), (4, 5), (5, 5)]
+
+
+def test_an_estimate_takes_no_step_and_says_from_where_it_is(sung: dict[str, Sung]) -> None:
+    made = sung["half, estimate"]
+    assert made.exit_code == 0
+    assert made.outcome.song["degraded"] == "an early estimate of its end, from t = 0.25"
+    assert made.outcome.song["time_grid"] == [0, 1 / 8, 1 / 4]
+    assert not made.attempt.steps.exists()
+    assert made.attempt.audio("wav").exists()
+
+
+@pytest.mark.parametrize("name", ["garbage", "others"])
+def test_a_checkpoint_that_cannot_be_used_costs_its_steps_and_not_the_song(
+    sung: dict[str, Sung], whole: Sung, name: str
+) -> None:
+    made = sung[name]
+    assert made.exit_code == 0
+    assert len(log_of(made.attempt)) == STEPS
+    assert made.outcome.song["sha256"] == whole.outcome.song["sha256"]
+    assert "CheckpointError" in made.said
+
+
+# ---------------------------------------------------------------- foresight and beats
+
+
+def test_where_time_runs_out_the_grid_is_thinned_and_beats_and_log_agree(tmp_path: Path) -> None:
+    # A second is over before the second step, so that of 14 steps those of the floor are kept.
+    attempt = asked(tmp_path, steps=16, density=16, foresight=True, timeout_s=1.0)
+    beats: list[Heartbeat] = []
+    with subprocess.Popen([*WORKER, str(attempt.request)], stderr=subprocess.DEVNULL) as process:
+        while process.poll() is None:
+            beat = heartbeat.read(tmp_path / "night" / "rain" / "heartbeat.json")
+            if isinstance(beat, Heartbeat) and (not beats or beat.seq != beats[-1].seq):
+                beats.append(beat)
+            time.sleep(0.005)
+    assert process.returncode == 0
+    log = log_of(attempt)
+    assert [(line["step"], line["steps"]) for line in log] == [(1, 16), *((n, 6) for n in range(2, 7))]
+    assert read_message(attempt.outcome, Outcome).song["degraded"] == "6 steps instead of 16"
+    steps = [beat for beat in beats if beat.phase == "sample" and beat.step > 0]
+    assert steps
+    for beat in steps:
+        line = log[beat.step - 1]
+        assert (beat.steps, beat.t, beat.passes) == (line["steps"], line["t"], line["passes"])
+        assert (beat.note != "") == (beat.step >= 2)
+    assert "foresight: 4 steps instead of 14 to end in time" in {beat.note for beat in steps}
