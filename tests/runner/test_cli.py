@@ -1,0 +1,250 @@
+"""The command as a user runs it: exit codes, what goes to which stream, help, and no torch in the parent."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+
+from runner import processes
+from runner.cli import app
+from runner.files import read_json
+from runner.songfolder import Outputs
+from tests.faults.batches import ROOT, survivors, wait_for
+
+RUNNER = Path(sys.executable).with_name("runner")
+# Runs the command, then says which modules it has loaded.
+DRIVER = """
+import atexit, sys
+from pathlib import Path
+loaded = Path(sys.argv.pop(1))
+atexit.register(lambda: loaded.write_text(" ".join(sys.modules)))
+from runner.cli import main
+main()
+"""
+JOB = "model: demo\ndefaults: {duration: 2, steps: 4, style: pop, seed: 3}\nsongs:\n  - name: one\n"
+COMMANDS = sorted(c.name or c.callback.__name__ for c in app.registered_commands if c.callback)
+SING = ["sing", "--name", "one", "--style", "pop", "--duration", "2"]
+
+
+@dataclass(frozen=True)
+class Said:
+    exit_code: int
+    out: str
+    err: str
+
+
+def runner(*arguments: str | Path, folder: Path = ROOT) -> Said:
+    done = subprocess.run(
+        [RUNNER, *map(str, arguments)], cwd=folder, capture_output=True, text=True, timeout=120, check=False
+    )
+    return Said(done.returncode, done.stdout, done.stderr)
+
+
+def runner_and_modules(place: Path, *arguments: str | Path) -> tuple[Said, set[str]]:
+    loaded = place / "loaded"
+    command = [sys.executable, "-c", DRIVER, str(loaded), *map(str, arguments)]
+    done = subprocess.run(command, cwd=place, capture_output=True, text=True, timeout=120, check=False)
+    return Said(done.returncode, done.stdout, done.stderr), set(loaded.read_text().split())
+
+
+@dataclass(frozen=True)
+class Night:
+    """A batch that has run in folder, its job file's name with a space in it."""
+
+    folder: Path
+    said: Said
+    modules: set[str]
+
+    @property
+    def file(self) -> Path:
+        return self.folder / "my songs.yaml"
+
+    @property
+    def outputs(self) -> Outputs:
+        return Outputs(self.folder / "my outputs")
+
+
+@pytest.fixture(scope="module")
+def night(tmp_path_factory: pytest.TempPathFactory) -> Night:
+    folder = tmp_path_factory.mktemp("a night")
+    (folder / "my songs.yaml").write_text(JOB)
+    said, modules = runner_and_modules(folder, "batch", "my songs.yaml", "--out", "my outputs")
+    return Night(folder, said, modules)
+
+
+# ---------------------------------------------------------------- help and usage
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_help_of_every_command_says_what_it_does_with_an_example(command: str) -> None:
+    said = runner(command, "--help")
+    assert (said.exit_code, said.err) == (0, "")
+    assert f"Example: runner {command}" in said.out
+    assert f"Usage: runner {command}" in said.out
+    assert runner(command, "-h") == said
+
+
+def test_the_top_help_lists_every_command_with_a_line_on_it() -> None:
+    said = runner("--help")
+    assert said.exit_code == 0
+    for command in COMMANDS:
+        assert re.search(rf"^ +{command} +[A-Z].+", said.out, re.MULTILINE), command
+
+
+def test_the_version_is_data() -> None:
+    said = runner("--version")
+    assert (said.exit_code, said.err) == (0, "")
+    assert re.fullmatch(r"\d+\.\d+\.\d+\n", said.out)
+
+
+def test_the_schema_is_data() -> None:
+    said = runner("schema")
+    assert (said.exit_code, said.err) == (0, "")
+    assert json.loads(said.out)["$schema"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["batch"], "Missing argument"),
+        (["batch", "a.yaml", "--wrokers", "2"], "--wrokers"),
+        (["batch", "a.yaml", "--workers", "0"], "--workers"),
+        (["batch", "absent.yaml"], "absent.yaml:1:1: there is no such file; check the path"),
+        (["batch", "absent.yaml", "--timeout", "soon"], "--timeout"),
+        (["check", "absent.yaml"], "absent.yaml:1:1: there is no such file; check the path"),
+        (["sing", "--name", "one"], "--style: is missing"),
+        ([*SING, "--lyrics", "absent.lrc"], "absent.lrc"),
+        (["snig"], "snig"),
+    ],
+)
+def test_bad_usage_exits_2_says_what_is_wrong_on_stderr_and_starts_nothing(
+    tmp_path: Path, arguments: list[str], words: str
+) -> None:
+    said = runner(*arguments, folder=tmp_path)
+    assert (said.exit_code, said.out) == (2, "")
+    assert words in said.err
+    assert "Traceback" not in said.err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", [["status", "one"], ["logs", "one"], ["stop", "one"], ["stop"]])
+def test_where_nothing_such_is_the_exit_code_is_1_and_stdout_empty(
+    tmp_path: Path, command: list[str]
+) -> None:
+    said = runner(*command, "--out", tmp_path / "outputs")
+    assert (said.exit_code, said.out) == (1, "")
+    assert said.err.strip()
+    assert "Traceback" not in said.err
+
+
+# ---------------------------------------------------------------- a night
+
+
+def test_a_batch_makes_its_songs_and_exits_0(night: Night) -> None:
+    assert night.said.exit_code == 0, night.said.err
+    assert read_json(night.outputs.song("my songs/one").manifest)["state"] == "done"
+    assert "done" in night.said.err + night.said.out
+    assert "\x1b" not in night.said.err + night.said.out  # no colours without a terminal
+
+
+def test_a_second_quiet_batch_has_nothing_to_do_and_says_nothing(night: Night) -> None:
+    said = runner("batch", night.file, "--out", night.outputs.folder, "--quiet")
+    assert said == Said(0, "", "")
+    assert len(night.outputs.song("my songs/one").attempts()) == 1
+
+
+def test_status_tells_the_night_in_words_and_completely_in_json(night: Night) -> None:
+    words = runner("status", "--out", night.outputs.folder)
+    assert words.exit_code == 0
+    assert "one" in words.out
+    said = runner("status", "--json", "--out", night.outputs.folder)
+    assert (said.exit_code, said.err) == (0, "")
+    content = json.loads(said.out)
+    assert content["schema"] == 1
+    assert "my songs/one" in said.out
+
+
+def test_logs_are_data(night: Night) -> None:
+    said = runner("logs", "one", "--out", night.outputs.folder)
+    assert said.exit_code == 0
+    assert "Traceback" not in said.out + said.err
+
+
+def test_check_says_how_each_song_would_be_made_and_makes_nothing(night: Night, tmp_path: Path) -> None:
+    said, modules = runner_and_modules(tmp_path, "check", night.file)
+    assert said.exit_code == 0
+    assert said.out.startswith("my songs/one: 2 s, preset auto: ")
+    assert no_model_in(modules)
+    assert [path.name for path in tmp_path.iterdir()] == ["loaded"]
+
+
+def no_model_in(modules: set[str]) -> bool:
+    return not {name.partition(".")[0] for name in modules} & {"torch", "torchaudio", "diffrhythm", "numpy"}
+
+
+def test_the_parent_of_a_batch_never_loads_torch(night: Night) -> None:
+    assert "runner.supervise" in night.modules
+    assert no_model_in(night.modules)
+
+
+def test_status_never_loads_torch(night: Night, tmp_path: Path) -> None:
+    said, modules = runner_and_modules(tmp_path, "status", "--out", night.outputs.folder)
+    assert said.exit_code == 0
+    assert "runner.status" in modules
+    assert no_model_in(modules)
+
+
+# ---------------------------------------------------------------- 1, 75, 130
+
+
+def test_a_batch_that_holds_the_folder_is_exit_code_75(tmp_path: Path) -> None:
+    with Outputs(tmp_path).locked():
+        said = runner(*SING, "--out", tmp_path, "--quiet")
+    assert (said.exit_code, said.out) == (75, "")
+    (line,) = said.err.splitlines()
+    assert line.startswith(f"another batch is using {tmp_path}")
+
+
+def test_an_out_that_is_a_file_is_exit_code_1_and_one_line(tmp_path: Path) -> None:
+    (tmp_path / "outputs").touch()
+    said = runner(*SING, "--out", tmp_path / "outputs", "--quiet")
+    assert (said.exit_code, said.out) == (1, "")
+    assert said.err == (
+        f"cannot write results: File exists: {tmp_path / 'outputs'}; choose another folder with --out\n"
+    )
+
+
+def started(tmp_path: Path) -> subprocess.Popen[str]:
+    command = [str(RUNNER), *SING, "--steps", "200", "--out", str(tmp_path)]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def test_ctrl_c_while_a_song_is_made_is_exit_code_130_and_says_how_to_go_on(tmp_path: Path) -> None:
+    process = started(tmp_path)
+    wait_for((tmp_path / "sing" / "one" / "heartbeat.json").exists)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "the same command goes on" in err
+    assert "Traceback" not in err
+    assert survivors(Outputs(tmp_path)) == []
+
+
+def test_ctrl_c_while_the_batch_is_checked_is_exit_code_130_and_leaves_no_child(tmp_path: Path) -> None:
+    process = started(tmp_path)
+    (child,) = wait_for(lambda: psutil.Process(process.pid).children())
+    wait_for(lambda: "runner.worker" in child.cmdline())
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in err
+    assert processes.identity(child.pid) is None
+    assert not (tmp_path / "sing").exists()
