@@ -12,7 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 # What a figure is shown in, per second, byte or whole.
-UNITS = {"s": 1.0, "ms": 1e3, "µs": 1e6, "MB": 1e-6, "%": 100.0}
+UNITS = {"s": 1.0, "ms": 1e3, "µs": 1e6, "MB": 1e-6, "GB": 1e-9, "%": 100.0}
 NAME_CELLS = 44
 
 
