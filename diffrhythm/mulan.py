@@ -47,7 +47,8 @@ FILES: dict[str, HubFile] = {
     TEXT_CONFIG: HubFile("FacebookAI/xlm-roberta-base", "config.json"),
     TOKENIZER: HubFile("FacebookAI/xlm-roberta-base", "tokenizer.json"),
 }
-# The commits that public projects pin; MuQ-MuLan's first had a second weights file that did not fit.
+# The commits that other public projects pin. MuQ-MuLan's has no safetensors: those were taken back, as their
+# names did not fit.
 COMMITS = {
     "OpenMuQ/MuQ-MuLan-large": "2e01c796b71dca71b45251384c04cd7b237c9020",
     "OpenMuQ/MuQ-large-msd-iter": "0562a57814f6f8bbd9fdea0a25921a2fce1a841a",
@@ -61,6 +62,8 @@ STYLE_DIM = 512
 _MAX_JSON_BYTES = 64 * 2**20
 # Positions that RoBERTa leaves out: it counts from the padding's id, 1, on.
 _UNUSED_POSITIONS = 2
+# Modules whose functions fill new weights; transformers puts its own in the place of torch's.
+_FILLERS = ("torch.nn.init", "transformers.initialization")
 
 Paths = Mapping[str, Path]
 
@@ -284,7 +287,7 @@ def _unfilled() -> Iterator[None]:
         def __torch_function__(
             self, function: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
         ) -> Any:
-            if getattr(function, "__module__", None) == "torch.nn.init":
+            if getattr(function, "__module__", None) in _FILLERS:
                 return args[0] if args else (kwargs or {})["tensor"]
             return function(*args, **(kwargs or {}))
 
