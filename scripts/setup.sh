@@ -3,7 +3,8 @@
 # Uses uv where it is installed, else venv and pip. Run by `make setup`; does nothing when .venv is current.
 #
 #   PYTHON        the Python to use, in place of the first that fits
-#   TORCH_INDEX   install torch and torchaudio from this index and leave the CUDA packages out
+#   TORCH_INDEX   install torch and its companions from this index and leave the CUDA packages out
+#   EXTRA         install requirements-$EXTRA.lock as well
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -14,18 +15,19 @@ requires=$(sed -n 's/^requires-python = "\(.*\)"$/\1/p' pyproject.toml) # such a
 oldest=$(sed 's/.*>=3\.\([0-9]*\).*/\1/' <<<"$requires")
 beyond=$(sed 's/.*<3\.\([0-9]*\).*/\1/' <<<"$requires")
 
-# The stamp holds what .venv was made from, and the index that torch came from, which later runs keep.
+# The stamp holds what .venv was made from, the index that torch came from and the extra: later runs keep both.
 stamp=.venv/.setup-stamp
 torch_index=${TORCH_INDEX:-$(sed -n 2p "$stamp" 2>/dev/null || true)}
+extra=${EXTRA:-$(sed -n 3p "$stamp" 2>/dev/null || true)}
 # The folder counts too: the scripts in .venv/bin name it.
-sources=$({ pwd; cat requirements.lock pyproject.toml; } | cksum)
+sources=$({ pwd; cat requirements*.lock pyproject.toml; } | cksum)
 
 fits() { "$1" -c "import sys; sys.exit(not (3, $oldest) <= sys.version_info < (3, $beyond))" >/dev/null 2>&1; }
 has_uv() { command -v uv >/dev/null; }
 
 is_current() {
     [ -x .venv/bin/runner ] && fits .venv/bin/python &&
-        [ "$(cat "$stamp" 2>/dev/null)" = "$(printf '%s\n%s' "$sources" "$torch_index")" ]
+        [ "$(cat "$stamp" 2>/dev/null)" = "$(printf '%s\n%s\n%s' "$sources" "$torch_index" "$extra")" ]
 }
 
 find_python() {
@@ -65,29 +67,37 @@ install() {
     fi
 }
 
+# install_locked LOCK OPTION…
 install_locked() {
-    local lock=requirements.lock
+    local lock=$1
+    shift
     if [ -n "$torch_index" ]; then
-        say "install torch and torchaudio from $torch_index"
-        # shellcheck disable=SC2046 # two words on purpose
-        install --no-deps --index-url "$torch_index" $(grep -oE '^torch(audio)?==[^ ]+' "$lock")
-        lock=.venv/requirements-without-cuda.lock
-        awk -f scripts/without-cuda.awk requirements.lock >"$lock"
+        local torch
+        torch=$(grep -oE '^torch(audio|vision)?==[^ ]+' "$lock")
+        say "install" $torch "from $torch_index"
+        # shellcheck disable=SC2086 # several words on purpose
+        install --no-deps --index-url "$torch_index" $torch
+        awk -f scripts/without-cuda.awk "$lock" >".venv/${lock%.lock}-without-cuda.lock"
+        lock=.venv/${lock%.lock}-without-cuda.lock
     fi
-    say "install $(grep -c '==' "$lock") packages of the lock (minutes the first time: torch is large)"
-    # Without dependencies: the lock is complete, and torch from another index has no hash in it.
-    install --no-deps --require-hashes -r "$lock"
+    say "install $(grep -c '==' "$lock") packages of $lock (minutes the first time: torch is large)"
+    # Without dependencies: the locks are complete, and torch from another index has no hash in them.
+    install --no-deps "$@" --require-hashes -r "$lock"
 }
 
+[ -z "$extra" ] || [ -f "requirements-$extra.lock" ] ||
+    fail "no extra $extra; there is: $(printf '%s\n' requirements-*.lock | sed 's/requirements-\(.*\)\.lock/\1/')"
 if is_current; then
     say ".venv is current"
     exit
 fi
 rm -f "$stamp"
 make_venv
-install_locked
+install_locked requirements.lock
+# Some of its packages are built here, by the setuptools of the lock.
+[ -z "$extra" ] || install_locked "requirements-$extra.lock" --no-build-isolation
 say "install the runner itself"
 # setuptools comes from the lock, so that nothing is fetched unlocked.
 install --no-deps --no-build-isolation -e .
-printf '%s\n%s\n' "$sources" "$torch_index" >"$stamp"
+printf '%s\n%s\n%s\n' "$sources" "$torch_index" "$extra" >"$stamp"
 say "done; try: .venv/bin/runner --help"

@@ -13,6 +13,7 @@ from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[1]
 LOCK = (ROOT / "requirements.lock").read_text()
+EXTRA_LOCK = (ROOT / "requirements-mulan.lock").read_text()
 TOOLS = ["bash", "env", "sed", "awk", "grep", "cat", "cksum", "dirname", "rm", "mkdir", "cp"]
 
 # A Python that notes its pip calls in place of installing, and makes a .venv with itself inside.
@@ -41,7 +42,13 @@ class Clone:
         (folder / "bin").mkdir()
         for tool in TOOLS:
             (folder / "bin" / tool).symlink_to(shutil.which(tool) or pytest.fail(f"no {tool} here"))
-        for name in ("requirements.lock", "pyproject.toml", "scripts/setup.sh", "scripts/without-cuda.awk"):
+        for name in (
+            "requirements.lock",
+            "requirements-mulan.lock",
+            "pyproject.toml",
+            "scripts/setup.sh",
+            "scripts/without-cuda.awk",
+        ):
             (folder / name).parent.mkdir(exist_ok=True)
             shutil.copy(ROOT / name, folder / name)
         self.program(
@@ -87,21 +94,27 @@ def packages(lock: str) -> dict[str, list[str]]:
     return found
 
 
-def test_every_package_of_the_lock_has_a_hash() -> None:
+def test_every_package_of_the_locks_has_a_hash() -> None:
     assert len(packages(LOCK)) > 50
-    assert all(packages(LOCK).values())
+    assert all(packages(LOCK + EXTRA_LOCK).values())
 
 
-def test_the_lock_satisfies_the_project_file() -> None:
+@pytest.mark.parametrize(("extra", "lock"), [("dev", LOCK), ("mulan", LOCK + EXTRA_LOCK)])
+def test_the_locks_satisfy_the_project_file(extra: str, lock: str) -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    locked = [Requirement(package) for package in packages(LOCK)]
-    wanted = [Requirement(text) for text in project["dependencies"] + project["optional-dependencies"]["dev"]]
+    locked = [Requirement(package) for package in packages(lock)]
+    wanted = [Requirement(text) for text in project["dependencies"] + project["optional-dependencies"][extra]]
     for requirement in wanted:
         versions = [
             str(each.specifier)[2:] for each in locked if each.name.lower() == requirement.name.lower()
         ]
         assert versions, f"{requirement.name} is not in the lock: make lock"
         assert all(requirement.specifier.contains(version) for version in versions), requirement
+
+
+def test_the_extras_lock_has_no_package_of_the_other() -> None:
+    names = [{re.split("==", package)[0] for package in packages(lock)} for lock in (LOCK, EXTRA_LOCK)]
+    assert not names[0] & names[1]
 
 
 def test_the_lock_without_cuda_loses_torch_and_its_cuda_packages_and_nothing_else() -> None:
@@ -170,6 +183,40 @@ def test_torch_comes_from_the_index_that_the_user_names_and_later_setups_keep_it
         file.write("# changed\n")
     clone.set_up()
     assert clone.calls()[0].endswith(install_torch)
+
+
+def test_an_extra_is_installed_after_the_lock_and_later_setups_keep_it(clone: Clone) -> None:
+    assert clone.set_up(EXTRA="mulan").returncode == 0
+    _, extra, _ = clone.calls()
+    assert extra.endswith(
+        "install --no-deps --no-build-isolation --require-hashes -r requirements-mulan.lock"
+    )
+    assert clone.set_up().stdout == "setup: .venv is current\n"
+    with (clone.folder / "pyproject.toml").open("a") as file:
+        file.write("# changed\n")
+    clone.set_up()
+    assert clone.calls()[1] == extra
+
+
+def test_an_extra_can_be_added_to_a_venv_that_is_current(clone: Clone) -> None:
+    clone.set_up()
+    clone.calls()
+    assert "keep .venv" in clone.set_up(EXTRA="mulan").stdout
+    assert "-r requirements-mulan.lock" in clone.calls()[1]
+
+
+def test_an_unknown_extra_is_told_with_those_there_are(clone: Clone) -> None:
+    done = clone.set_up(EXTRA="mulen")
+    assert (done.returncode, done.stderr) == (1, "setup: no extra mulen; there is: mulan\n")
+    assert clone.calls() == []
+
+
+def test_torchvision_comes_from_torchs_index(clone: Clone) -> None:
+    clone.set_up(EXTRA="mulan", TORCH_INDEX="https://index.example/cpu")
+    _, _, torchvision, extra, _ = clone.calls()
+    assert re.search(r"--index-url https://index\.example/cpu torchvision==\S+$", torchvision)
+    assert extra.endswith("-r .venv/requirements-mulan-without-cuda.lock")
+    assert "torchvision" not in (clone.folder / ".venv/requirements-mulan-without-cuda.lock").read_text()
 
 
 def test_uv_is_used_where_it_is_installed(clone: Clone) -> None:
