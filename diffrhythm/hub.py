@@ -26,7 +26,6 @@ from diffrhythm.errors import BundleError
 from diffrhythm.install import (
     Source,
     Sources,
-    bundle_bytes,
     check_disk,
     exclusive,
     install,
@@ -85,7 +84,7 @@ def pull(
         downloads = folder / f".{model.name}.download"
         downloads.mkdir(exist_ok=True)
         missing = sum(each.origin.bytes - _size(_place(each, downloads)) for each in (transformer, vae))
-        check_disk(folder, missing + bundle_bytes(model, vae.origin.bytes))
+        check_disk(folder, missing + model.bundle_bytes)
 
         def small(file: PinnedFile) -> Source:
             return pinned(file, source) if source else fetch(_in_code(file, code), downloads, report, pause)

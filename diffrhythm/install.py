@@ -81,7 +81,7 @@ def install(model: Published, folder: Path, sources: Sources, report: Report = s
     from diffrhythm import convert  # it loads torch
 
     convert.checked_shapes(sources.transformer.path, model.config)
-    check_disk(folder, bundle_bytes(model, sources.vae.origin.bytes))
+    check_disk(folder, model.bundle_bytes)
     workshop = _workshop(model, folder)
     workshop.mkdir()
     try:
@@ -152,11 +152,6 @@ def pinned_origin(file: PinnedFile) -> Origin:
         bytes=file.bytes,
         sha256=file.sha256,
     )
-
-
-def bundle_bytes(model: Published, vae_bytes: int) -> int:
-    """What a bundle takes on disk: float32 weights, and an autoencoder not larger than its published file."""
-    return 4 * model.parameters + vae_bytes
 
 
 def check_disk(folder: Path, needed: int) -> None:

@@ -51,7 +51,14 @@ class Published:
     negative_style: PinnedFile
     licence: str
 
+    @property
+    def bundle_bytes(self) -> int:
+        """About what its bundle takes: float32 weights, and an autoencoder of 0.6 GB."""
+        return 4 * self.parameters + _VAE_BYTES
 
+
+# Float32 numbers of the published sizes, encoder and decoder.
+_VAE_BYTES = 4 * 156_000_000
 _VAE = HubFile("ASLP-lab/DiffRhythm-vae", "vae_model.pt")
 _PHONEMES = PinnedFile(
     "g2p/g2p/vocab.json", 5802, "0f5c44e05f79df8ae4fd77d7772950436a8bacc83d134fdf0ae3c72412b5676a"

@@ -14,6 +14,7 @@ from runner.errors import RunnerError
 
 if TYPE_CHECKING:
     from runner.spec import Song
+    from runner.models import Question
 
 app = typer.Typer(
     name="runner",
@@ -25,6 +26,9 @@ app = typer.Typer(
 )
 
 Out = Annotated[Path, typer.Option("--out", help="Folder of the results.")]
+models = typer.Typer(help="The models that songs are made with.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(models, name="models")
+
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing unless something went wrong.")]
 Strict = Annotated[
     bool, typer.Option("--strict", help="Exit 1 also for a song made with fewer steps than asked.")
@@ -45,6 +49,11 @@ Foresight = Annotated[
 ]
 Force = Annotated[bool, typer.Option("--force", help="Make everything anew, with new seeds.")]
 Redo = Annotated[
+ModelName = Annotated[str, typer.Argument(help="diffrhythm-1.2 or diffrhythm-1.2-full.")]
+SourceCopy = Annotated[
+    Path | None,
+    typer.Option(help="A copy of the repository ASLP-lab/DiffRhythm, instead of fetching its two files."),
+]
     bool, typer.Option("--redo-degraded", help="Make songs anew that had fewer steps than asked.")
 ]
 
@@ -207,6 +216,68 @@ def schema() -> None:
 
 
 @app.callback(invoke_without_command=True)
+@models.command("list", epilog="Example: runner models list")
+def list_models(json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+    """Show the models that have a name: here or not, size, durations, folder."""
+    from runner.models import SCHEMA, Model, Question, ask, table
+
+    answer = ask(Question("list"))
+    answer.raise_problems()
+    if json:
+        from json import dumps
+
+        typer.echo(dumps({"schema": SCHEMA, "models": answer.models}, indent=2, ensure_ascii=False))
+    else:
+        typer.echo("\n".join(table([Model(**row) for row in answer.models])))
+
+
+@models.command(epilog="Example: runner models pull diffrhythm-1.2")
+def pull(name: ModelName, source: SourceCopy = None) -> None:
+    """Fetch a published model and convert it; goes on where an earlier pull stopped."""
+    from runner.models import Question
+
+    _ask_models(Question("pull", name, source=_absolute(source)))
+
+
+@models.command(
+    "import",
+    epilog="Example: runner models import diffrhythm-1.2 --dit cfm_model.pt "
+    "--vae vae_model.pt --source ~/DiffRhythm",
+)
+def import_model(
+    name: ModelName,
+    dit: Annotated[Path, typer.Option(help="The published cfm_model.pt.")],
+    vae: Annotated[Path, typer.Option(help="The published vae_model.pt.")],
+    source: Annotated[Path, typer.Option(help="A copy of the repository ASLP-lab/DiffRhythm.")],
+) -> None:
+    """Convert a published model from files that are here already."""
+    from runner.models import Question
+
+    _ask_models(Question("import", name, dit=_absolute(dit), vae=_absolute(vae), source=_absolute(source)))
+
+
+@models.command(epilog="Example: runner models verify")
+def verify(
+    name: Annotated[
+        str | None, typer.Argument(help="A model or the folder of a bundle; all by default.")
+    ] = None,
+) -> None:
+    """Read every byte of the models that are here and say whether one has changed."""
+    from runner.models import Question
+
+    _ask_models(Question("verify", name))
+
+
+@models.command(epilog="Example: ls $(runner models path diffrhythm-1.2)")
+def path(name: Annotated[str, typer.Argument(help="demo, diffrhythm-1.2 or diffrhythm-1.2-full.")]) -> None:
+    """Print the folder of a model that is here."""
+    from runner.models import Question, ask
+
+    answer = ask(Question("path", name))
+    answer.raise_problems()
+    typer.echo(answer.folder)
+
+
 def _top(
     version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False,
 ) -> None:
@@ -223,16 +294,18 @@ def _make(songs: list[Song], out: Path, options: Any, *, quiet: bool) -> None:
     from runner.supervise import Job
 
     answers = ask(songs)
+    outputs = Outputs(out)
+    with outputs.locked():
+        pass  # say that they are taken before anybody waits for the check
     if not quiet:
         for choice in dict.fromkeys(answer.choice for answer in answers):
             typer.echo(choice, err=True)
-    for song, answer in zip(songs, answers, strict=True):
-        _warn(song, answer.warnings)
+        for song, answer in zip(songs, answers, strict=True):
+            _warn(song, answer.warnings)
     jobs = [
         Job(song, answer, manifest.fingerprint(song, answer))
         for song, answer in zip(songs, answers, strict=True)
     ]
-    outputs = Outputs(out)
     with view.live(outputs, quiet=quiet) as show:
         ended = run(jobs, outputs, options, show=show)
     exit_code = ended.exit_code(strict=options.strict)
@@ -244,6 +317,19 @@ def _make(songs: list[Song], out: Path, options: Any, *, quiet: bool) -> None:
 
 
 def _warn(song: Song, warnings: list[str]) -> None:
+def _absolute(path: Path | None) -> str | None:
+    return None if path is None else str(path.absolute())
+
+
+def _ask_models(question: Question) -> None:
+    from runner.models import ask
+
+    answer = ask(question)
+    for line in answer.words:
+        typer.echo(line)
+    answer.raise_problems()
+
+
     for warning in warnings:
         typer.echo(f"{song.id}: {warning}", err=True)
 

@@ -7,6 +7,7 @@
     ├── LockedError             exit 75: another batch holds the output folder
     ├── OutputError             the output folder cannot be written
     ├── CheckError              the child that checks a batch beforehand has itself failed
+    ├── ModelError              a model that could not be got, checked or found
     └── ForeignFileError        a state file that is torn, of a newer version, or not ours
 
 Messages have three parts: what is wrong, where, what to do.
@@ -69,6 +70,10 @@ class OutputError(RunnerError):
 
 class CheckError(RunnerError):
     """The child that checks a batch before it starts has itself failed."""
+
+
+class ModelError(RunnerError):
+    """A model that could not be got, checked or found; str() gives one line for each problem."""
 
 
 class ForeignFileError(RunnerError):

@@ -1,4 +1,5 @@
-"""The child. `check PAPER` answers for a whole batch, `sing REQUEST` makes one attempt at one song.
+"""The child. `check PAPER` answers for a whole batch, `sing REQUEST` makes one attempt at one song, `models
+PAPER` gets, checks and finds models.
 
 The one module that imports both packages. It ends 0 with an outcome written, 3 for bad input, 4 when the
 numbers went wrong, 5 without memory or disk, 1 for anything else.
@@ -10,6 +11,7 @@ import errno
 import faulthandler
 import json
 import os
+import signal
 import statistics
 import sys
 import time
@@ -28,12 +30,17 @@ from runner.files import read_message, write_message
 from runner.heartbeat import Pulse
 from runner.manifest import sha256
 from runner.messages import Cause, Check, Outcome, SongAnswer, SongQuestion, SongRequest
+from runner.meter import Meter
+from runner.models import Answer, Model, Question
+from runner.models import read as read_paper
+from runner.models import write as write_paper
 from runner.songfolder import Attempt, SongFolder
 
 if TYPE_CHECKING:
     from diffrhythm.bundle import Bundle
     from diffrhythm.editing import Edit
     from diffrhythm.generate import Song
+    from diffrhythm.published import Published
     from diffrhythm.sampling import State
 
 EXIT = {None: 0, "bad-input": 3, "no-bundle": 3, "numbers": 4, "out-of-memory": 5, "no-disk": 5}
@@ -43,7 +50,7 @@ _NO_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 def main(arguments: Sequence[str]) -> int:
     faulthandler.enable()
     verb, paper = arguments
-    return {"check": check, "sing": sing}[verb](Path(paper))
+    return {"check": check, "sing": sing, "models": models}[verb](Path(paper))
 
 
 # ---------------------------------------------------------------- check
@@ -70,6 +77,9 @@ def _answer(question: SongQuestion) -> SongAnswer:
         plan = inspect(model, Request(**wanted))
     except DiffRhythmError as error:
         return SongAnswer(question.song, problems=str(error).splitlines(), warnings=[])
+    except OSError as error:
+        words = f"{error.strerror}: {error.filename}; make it readable and writable, or set XDG_CACHE_HOME"
+        return SongAnswer(question.song, problems=[words], warnings=[])
     return SongAnswer(
         question.song,
         problems=[],
@@ -344,6 +354,116 @@ def _degraded(request: SongRequest, song: Song, resume: State | None) -> str | N
         return f"an early estimate of its end, from t = {t:.2f}"
     walked = len(song.time_grid) - 1
     return f"{walked} steps instead of {request.steps}" if walked < request.steps else None
+
+
+# ---------------------------------------------------------------- models
+
+
+def models(paper: Path) -> int:
+    """Do what the paper asks and write on it what came of it; how far it is goes to stderr."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda number, _: sys.exit(128 + number))  # clearing up on the way
+    question = read_paper(paper, Question)
+    verbs = {"list": _list, "pull": _pull, "import": _import, "verify": _verify, "path": _path}
+    try:
+        answer = verbs[question.verb](question, Meter(sys.stderr))
+    except DiffRhythmError as error:
+        answer = Answer(problems=[str(error)])
+    except OSError as error:
+        answer = Answer(
+            problems=[f"{error.strerror}: {error.filename or 'the disk'}; make room, run it again"]
+        )
+    write_paper(paper, answer)
+    return 0
+
+
+def _list(question: Question, report: Meter) -> Answer:
+    from diffrhythm import bundle, published
+
+    rows = [_row(bundle.load("demo"))]
+    for name, model in published.MODELS.items():
+        folder = published.models_folder() / name
+        absent = Model(
+            name, "absent", str(folder), model.bundle_bytes, _durations(model.durations), model.licence
+        )
+        try:
+            rows.append(_row(bundle.load(name)))
+        except BundleError as error:
+            there = (folder / bundle.ABOUT).exists()
+            rows.append(
+                replace(absent, state="damaged", note=str(error))
+                if there
+                else replace(absent, note=f"runner models pull {name}")
+            )
+    return Answer(models=[asdict(row) for row in rows])
+
+
+def _row(here: Bundle) -> Model:
+    size = sum(entry.bytes for entry in here.about.files.values())
+    durations = here.about.model_dump()["durations"]
+    return Model(here.name, "whole", str(here.folder), size, _durations(durations), here.about.licence)
+
+
+def _durations(durations: list[float] | dict[str, float]) -> str:
+    if isinstance(durations, dict):
+        return f"{durations['min']:g}-{durations['max']:g} s"
+    return ", ".join(f"{seconds:g}" for seconds in durations) + " s"
+
+
+def _pull(question: Question, report: Meter) -> Answer:
+    from diffrhythm import hub, published
+
+    model, folder = _published(question), published.models_folder()
+    made = hub.pull(model, folder, source=Path(question.source) if question.source else None, report=report)
+    return Answer(words=[_made(model.name, folder, made)])
+
+
+def _import(question: Question, report: Meter) -> Answer:
+    from diffrhythm import install, published
+
+    model, folder = _published(question), published.models_folder()
+    made = install.import_files(
+        model,
+        folder,
+        transformer=Path(question.dit or ""),
+        vae=Path(question.vae or ""),
+        source=Path(question.source or ""),
+        report=report,
+    )
+    return Answer(words=[_made(model.name, folder, made)])
+
+
+def _published(question: Question) -> Published:
+    from diffrhythm.published import MODELS
+
+    if question.name not in MODELS:
+        raise BundleError(f"no published model {question.name!r}: NAME; choose {' or '.join(MODELS)}")
+    return MODELS[question.name]
+
+
+def _made(name: str, folder: Path, made: bool) -> str:
+    return f"{name}: {'ready' if made else 'was there, and is whole'}: {folder / name}"
+
+
+def _verify(question: Question, report: Meter) -> Answer:
+    from diffrhythm import bundle, published
+
+    here = [name for name in published.MODELS if (published.models_folder() / name / bundle.ABOUT).exists()]
+    words, problems = [], []
+    for name in [question.name] if question.name else ["demo", *here]:
+        try:
+            model = bundle.load(name)
+            bundle.verify(model, report)
+            words.append(f"{model.name}: whole: {model.folder}")
+        except BundleError as error:
+            problems.append(str(error))
+    return Answer(words=words, problems=problems)
+
+
+def _path(question: Question, report: Meter) -> Answer:
+    from diffrhythm import bundle
+
+    return Answer(folder=str(bundle.load(question.name or "").folder))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,254 @@
+"""`runner models`: a parent that asks and prints, a child that works."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psutil
+import pytest
+
+from diffrhythm import install
+from runner.errors import ForeignFileError, ModelError
+from runner.models import Answer, Model, Question, ask, read, table, write
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "diffrhythm"))
+
+import published_files
+import standin_hub
+
+if TYPE_CHECKING:
+    from published_files import Files
+    from standin_hub import Hub
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="session")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
+    return published_files.make(tmp_path_factory.mktemp("published"))
+
+
+@pytest.fixture
+def hub(files: Files, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    with standin_hub.serving(files) as server:
+        monkeypatch.setenv("HF_ENDPOINT", server.address)
+        yield server
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("DIFFRHYTHM_MODELS", str(tmp_path / "models"))
+    return tmp_path / "models"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture
+def worker(files: Files) -> Sequence[str]:
+    script = Path(__file__).with_name("small_worker.py")
+    return (sys.executable, str(script), str(files.source), "models")
+
+
+@pytest.fixture(scope="session")
+def once(files: Files, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A models folder with the small model in it, for looking at only."""
+    models = tmp_path_factory.mktemp("once")
+    given = {"transformer": files.transformer, "vae": files.vae, "source": files.source}
+    assert install.import_files(files.model, models, **given)
+    return models
+
+
+@pytest.fixture
+def imported(once: Path, folder: Path) -> Path:
+    """Folder of the small model, to be changed."""
+    return Path(shutil.copytree(once, folder)) / "diffrhythm-1.2"
+
+
+@pytest.fixture
+def importing(files: Files) -> Question:
+    return Question("import", "diffrhythm-1.2", str(files.transformer), str(files.vae), str(files.source))
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "runner.cli", "models", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+# ---------------------------------------------------------------- the commands
+
+
+def test_the_list_says_what_is_here_and_how_to_get_the_rest() -> None:
+    done = run("list")
+    rows = {line.split()[0]: line for line in done.stdout.splitlines()}
+    assert done.returncode == 0
+    assert " whole " in rows["demo"]
+    assert "absent" in rows["diffrhythm-1.2"]
+    assert rows["diffrhythm-1.2"].endswith("runner models pull diffrhythm-1.2")
+    assert "96-285 s" in rows["diffrhythm-1.2-full"]
+
+
+def test_the_list_as_json_is_whole_and_has_a_schema_number(folder: Path) -> None:
+    told = json.loads(run("list", "--json").stdout)
+    assert told["schema"] == 1
+    rows = {row["name"]: row for row in told["models"]}
+    assert rows["demo"]["state"] == "whole"
+    assert (rows["diffrhythm-1.2"]["state"], rows["diffrhythm-1.2"]["folder"]) == (
+        "absent",
+        str(folder / "diffrhythm-1.2"),
+    )
+    assert 5e9 < rows["diffrhythm-1.2"]["bytes"] < 6e9
+
+
+def test_the_path_of_the_demo_is_its_folder() -> None:
+    done = run("path", "demo")
+    assert done.returncode == 0
+    assert (Path(done.stdout.strip()) / "bundle.json").is_file()
+
+
+@pytest.mark.parametrize("verb", ["path", "verify"])
+def test_a_model_that_is_not_here_is_an_error_that_names_the_command(verb: str) -> None:
+    done = run(verb, "diffrhythm-1.2-full")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.endswith("get it with: runner models pull diffrhythm-1.2-full\n")
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_name_that_nobody_published_is_refused_with_those_that_were() -> None:
+    done = run("pull", "diffrhythm-3")
+    assert done.returncode == 1
+    assert done.stderr == (
+        "no published model 'diffrhythm-3': NAME; choose diffrhythm-1.2 or diffrhythm-1.2-full\n"
+    )
+
+
+def test_small_files_are_refused_as_the_full_size_model(files: Files) -> None:
+    done = run(
+        *("import", "diffrhythm-1.2", "--dit", str(files.transformer)),
+        *("--vae", str(files.vae), "--source", str(files.source)),
+    )
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert f"not the published file: {files.source}" in done.stderr
+
+
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_pull_ends_its_child_and_says_how_to_go_on(stop: signal.Signals) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "runner.cli", "models", "pull", "diffrhythm-1.2"],
+            cwd=ROOT,
+            env={**os.environ, "HF_ENDPOINT": f"http://127.0.0.1:{silent.getsockname()[1]}"},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        connection, _ = silent.accept()  # the child is waiting for an answer
+        children = psutil.Process(process.pid).children()
+        process.send_signal(stop)
+        _, said = process.communicate(timeout=30)
+        connection.close()
+    assert process.returncode == 128 + stop
+    assert said == "stopped; the same command goes on where it was\n"
+    assert len(children) == 1
+    assert not children[0].is_running()
+
+
+# ---------------------------------------------------------------- the child's answers
+
+
+@pytest.mark.slow
+def test_a_pulled_model_is_listed_found_verified_and_not_pulled_again(
+    files: Files, hub: Hub, worker: Sequence[str], folder: Path
+) -> None:
+    pull = Question("pull", "diffrhythm-1.2", source=str(files.source))
+    place = str(folder / "diffrhythm-1.2")
+    assert ask(pull, worker=worker).words == [f"diffrhythm-1.2: ready: {place}"]
+    assert ask(pull, worker=worker).words == [f"diffrhythm-1.2: was there, and is whole: {place}"]
+    rows = {row["name"]: row for row in ask(Question("list"), worker=worker).models}
+    assert (rows["diffrhythm-1.2"]["state"], rows["diffrhythm-1.2"]["durations"]) == ("whole", "95 s")
+    assert ask(Question("path", "diffrhythm-1.2"), worker=worker).folder == place
+    assert f"diffrhythm-1.2: whole: {place}" in ask(Question("verify"), worker=worker).words
+
+
+def test_a_changed_byte_is_a_problem_of_that_model_alone(imported: Path, worker: Sequence[str]) -> None:
+    weights = imported / "dit.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\x00")
+    answer = ask(Question("verify"), worker=worker)
+    assert [line.split(":")[:2] for line in answer.words] == [["demo", " whole"]]
+    with pytest.raises(ModelError, match=r"changed since it was made: dit\.safetensors"):
+        answer.raise_problems()
+
+
+def test_a_cut_model_is_listed_as_damaged(imported: Path, worker: Sequence[str]) -> None:
+    (imported / "dit.safetensors").write_bytes(b"")
+    rows = {row["name"]: row for row in ask(Question("list"), worker=worker).models}
+    assert rows["diffrhythm-1.2"]["state"] == "damaged"
+    assert "dit.safetensors" in rows["diffrhythm-1.2"]["note"]
+
+
+def test_what_the_files_lack_is_one_line_of_the_answer(
+    importing: Question, worker: Sequence[str], tmp_path: Path
+) -> None:
+    junk = tmp_path / "cfm_model.pt"
+    junk.write_bytes(b"text")
+    answer = ask(replace(importing, dit=str(junk)), worker=worker)
+    assert len(answer.problems) == 1
+    assert str(junk) in answer.problems[0]
+    assert "\n" not in answer.problems[0]
+
+
+def test_a_worker_that_dies_without_an_answer_is_an_error() -> None:
+    with pytest.raises(ModelError, match="exit code 7"):
+        ask(Question("list"), worker=(sys.executable, "-c", "import sys; sys.exit(7)"))
+
+
+# ---------------------------------------------------------------- the paper
+
+
+def test_the_paper_carries_questions_and_answers_whole(tmp_path: Path) -> None:
+    paper = tmp_path / "paper.json"
+    for content in (Question("pull", "x", source="/s"), Answer(models=[{"name": "x"}], words=["é"])):
+        write(paper, content)
+        assert read(paper, type(content)) == content
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", '{"schema": 2}', "{"])
+def test_a_foreign_paper_is_refused(text: str, tmp_path: Path) -> None:
+    paper = tmp_path / "paper.json"
+    paper.write_text(text)
+    with pytest.raises(ForeignFileError):
+        read(paper, Question)
+
+
+def test_an_unknown_verb_is_refused(tmp_path: Path) -> None:
+    paper = tmp_path / "paper.json"
+    write(paper, replace(Question("list"), verb="sell"))  # type: ignore[arg-type]
+    with pytest.raises(ForeignFileError, match="sell"):
+        read(paper, Question)
+
+
+def test_the_table_is_in_columns() -> None:
+    rows = table(
+        [
+            Model("a", "whole", "/here", 20_000_000, "2-95 s", "x"),
+            Model("a-longer-name", "absent", "/there", 5_100_000_000, "95 s", "x", "get it"),
+        ]
+    )
+    assert rows == [
+        "a              whole   20 MB   2-95 s  /here",
+        "a-longer-name  absent  5.1 GB  95 s    get it",
+    ]
