@@ -13,8 +13,8 @@ from runner import __version__
 from runner.errors import RunnerError
 
 if TYPE_CHECKING:
-    from runner.spec import Song
     from runner.models import Question
+    from runner.spec import Song
 
 app = typer.Typer(
     name="runner",
@@ -25,10 +25,10 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-Out = Annotated[Path, typer.Option("--out", help="Folder of the results.")]
 models = typer.Typer(help="The models that songs are made with.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(models, name="models")
 
+Out = Annotated[Path, typer.Option("--out", help="Folder of the results.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing unless something went wrong.")]
 Strict = Annotated[
     bool, typer.Option("--strict", help="Exit 1 also for a song made with fewer steps than asked.")
@@ -48,12 +48,12 @@ Foresight = Annotated[
     typer.Option("--foresight/--no-foresight", help="Take fewer steps at once where time would run out."),
 ]
 Force = Annotated[bool, typer.Option("--force", help="Make everything anew, with new seeds.")]
-Redo = Annotated[
 ModelName = Annotated[str, typer.Argument(help="diffrhythm-1.2 or diffrhythm-1.2-full.")]
 SourceCopy = Annotated[
     Path | None,
     typer.Option(help="A copy of the repository ASLP-lab/DiffRhythm, instead of fetching its two files."),
 ]
+Redo = Annotated[
     bool, typer.Option("--redo-degraded", help="Make songs anew that had fewer steps than asked.")
 ]
 
@@ -215,7 +215,6 @@ def schema() -> None:
     typer.echo(json.dumps(json_schema(), indent=2, ensure_ascii=False))
 
 
-@app.callback(invoke_without_command=True)
 @models.command("list", epilog="Example: runner models list")
 def list_models(json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
     """Show the models that have a name: here or not, size, durations, folder."""
@@ -278,6 +277,7 @@ def path(name: Annotated[str, typer.Argument(help="demo, diffrhythm-1.2 or diffr
     typer.echo(answer.folder)
 
 
+@app.callback(invoke_without_command=True)
 def _top(
     version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False,
 ) -> None:
@@ -293,10 +293,10 @@ def _make(songs: list[Song], out: Path, options: Any, *, quiet: bool) -> None:
     from runner.songfolder import Outputs
     from runner.supervise import Job
 
-    answers = ask(songs)
     outputs = Outputs(out)
     with outputs.locked():
         pass  # say that they are taken before anybody waits for the check
+    answers = ask(songs)
     if not quiet:
         for choice in dict.fromkeys(answer.choice for answer in answers):
             typer.echo(choice, err=True)
@@ -316,7 +316,6 @@ def _make(songs: list[Song], out: Path, options: Any, *, quiet: bool) -> None:
     raise typer.Exit(exit_code)
 
 
-def _warn(song: Song, warnings: list[str]) -> None:
 def _absolute(path: Path | None) -> str | None:
     return None if path is None else str(path.absolute())
 
@@ -330,6 +329,7 @@ def _ask_models(question: Question) -> None:
     answer.raise_problems()
 
 
+def _warn(song: Song, warnings: list[str]) -> None:
     for warning in warnings:
         typer.echo(f"{song.id}: {warning}", err=True)
 
