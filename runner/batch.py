@@ -6,14 +6,17 @@ import asyncio
 import os
 import signal
 import time
+import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from runner import manifest, probes, processes
-from runner.files import write_message
-from runner.messages import Batch, QueuedSong, SongState
+from runner.errors import ForeignFileError
+from runner.files import read_message, write_message
+from runner.messages import FINAL_STATES, Batch, QueuedSong, SongState
 from runner.songfolder import Outputs
 from runner.supervise import House, Job, supervise
 
@@ -110,19 +113,21 @@ async def _run(
     me = processes.identity(os.getpid())
     assert me is not None
     workers = options.workers or default_workers(
-        cores=os.cpu_count() or 1, available=probes.available_bytes()
+        cores=processes.usable_cores(), available=probes.available_bytes()
     )
     processes.adopt_orphans()
     # No resolved path holds two slashes, so the mark of these outputs does not begin that of others.
     place = f"{outputs.folder.resolve()}//"
+    epoch = _epoch(outputs) if options.force else 0.0
     house = replace(
         house or House(mark=""),
         mark=f"{place}{me.pid}.{me.started}",
+        epoch=epoch,
         own=processes.children(),
     )
     # The lock is ours, so whatever carries the mark of these outputs was left by a parent that is dead.
     await processes.end_tree(lambda: processes.marked(place), grace_s=0.0)
-    head = Batch(me.pid, me.started, me.boot_id, time.time(), None, workers, [])
+    head = Batch(me.pid, me.started, me.boot_id, time.time(), None, workers, [], epoch)
     board = _Board(outputs, head)
     queue = _fill(jobs, outputs, options, board)
     board.write()
@@ -138,18 +143,35 @@ async def _run(
 
 def _fill(jobs: Sequence[Job], outputs: Outputs, options: Options, board: _Board) -> deque[Job]:
     """Every song on the board; those that still have to be made in the queue."""
-    threads = max(1, (os.cpu_count() or 1) // min(board.head.workers, max(1, len(jobs))))
+    threads = max(1, processes.usable_cores() // min(board.head.workers, max(1, len(jobs))))
     queue: deque[Job] = deque()
     for job in jobs:
         id = job.song.id
-        done = None if options.force else manifest.finished(outputs.song(id), job.fingerprint)
-        if done is not None and not (done["state"] == "degraded" and options.redo_degraded):
+        done = manifest.finished(outputs.song(id), job.fingerprint)
+        if done is not None and _will_do(done, options, board.head.epoch):
             file = str(outputs.song(id).folder / done["file"])
             board.songs[id] = QueuedSong(id, done["state"], note="made earlier", file=file)
             continue
         board.songs[id] = QueuedSong(id, "queued")
         queue.append(replace(job, song=replace(job.song, threads=job.song.threads or threads)))
     return queue
+
+
+def _epoch(outputs: Outputs) -> float:
+    """When the making of all anew began: now, or with the batch before this one if that was not finished."""
+    try:
+        before = read_message(outputs.batch, Batch)
+    except (OSError, ForeignFileError):
+        return time.time()
+    finished = all(song.state in FINAL_STATES for song in before.songs)
+    return before.epoch if before.epoch and not finished else time.time()
+
+
+def _will_do(done: dict[str, Any], options: Options, epoch: float) -> bool:
+    """Is a finished song to be left as it is?"""
+    if options.force:
+        return bool(done["request"].get("epoch") == epoch)
+    return not (options.redo_degraded and done["state"] == "degraded")
 
 
 async def _make(queue: deque[Job], outputs: Outputs, house: House, board: _Board, options: Options) -> None:
@@ -159,9 +181,7 @@ async def _make(queue: deque[Job], outputs: Outputs, house: House, board: _Board
         folder = outputs.song(job.song.id)
         try:
             folder.folder.mkdir(parents=True, exist_ok=True)
-            ended = await supervise(
-                job, folder, house, board.put, force=options.force, redo_degraded=options.redo_degraded
-            )
+            ended = await supervise(job, folder, house, board.put, redo_degraded=options.redo_degraded)
         except (FileExistsError, NotADirectoryError) as error:
             words = f"{error.filename or folder.folder}: is no folder; move it away or choose another --out"
             ended = QueuedSong(job.song.id, "failed", note=words)
@@ -169,11 +189,19 @@ async def _make(queue: deque[Job], outputs: Outputs, house: House, board: _Board
             place = error.filename or folder.folder
             words = f"{error.strerror or error}: {place}; make room or choose another --out"
             ended = QueuedSong(job.song.id, "failed", note=words)
+        except Exception as error:  # noqa: BLE001 — a defect of ours costs this song, not the night
+            ended = QueuedSong(job.song.id, "failed", note=_log_defect(outputs, error))
         board.put(ended)
 
 
+def _log_defect(outputs: Outputs, error: Exception) -> str:
+    with suppress(OSError), outputs.log.open("a") as log:
+        log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}\n{''.join(traceback.format_exception(error))}\n")
+    return f"a defect of the runner ({type(error).__name__}: {error}): {outputs.log}: please report it"
+
+
 async def _watch(makers: Sequence[asyncio.Task[None]], show: Callable[[], None]) -> None:
-    """Show how the batch stands until all makers have ended; a defect in one of them ends the batch."""
+    """Show how the batch stands until all makers have ended."""
     try:
         while True:
             show()
@@ -216,10 +244,12 @@ def _signals(house: House) -> Iterator[list[int]]:
             house.hurry.set()
 
     loop = asyncio.get_running_loop()
-    for number in SIGNALS:
+    # What nohup or a script's & has told us to ignore stays ignored.
+    heeded = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+    for number in heeded:
         loop.add_signal_handler(number, receive, number)
     try:
         yield received
     finally:
-        for number in SIGNALS:
+        for number in heeded:
             loop.remove_signal_handler(number)

@@ -5,6 +5,7 @@ So the parent never loads a model, and a broken bundle or espeak costs seconds, 
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from runner.files import read_message, write_message
 from runner.messages import Check, SongAnswer, SongQuestion
 from runner.spec import Song, lyrics_start
 
-WORKER = (sys.executable, "-m", "runner.worker", "check")
+WORKER = (sys.executable, "-P", "-m", "runner.worker", "check")
 # Building the demo bundle or hashing a large one on a slow disk takes a while; a hang is longer.
 TIMEOUT_S = 600.0
 
@@ -67,16 +68,17 @@ def _ask(songs: Sequence[Song], worker: Sequence[str], timeout_s: float) -> list
 
 def _run(command: list[str], log: Path, timeout_s: float) -> int | None:
     """Exit code of the child; None if it had to be killed for taking too long."""
-    cores = os.cpu_count() or 1
-    process = processes.spawn(
-        command, log=log, mark=f"check|{os.getpid()}", limits=processes.Limits(threads=cores, nice=0), env={}
-    )
+    mark = f"check//{os.getpid()}|"
+    limits = processes.Limits(threads=processes.usable_cores(), nice=0)
+    process = processes.spawn(command, log=log, mark=mark, limits=limits, env={})
+    leader = processes.identity(process.pid)
     try:
         return process.wait(timeout_s)
     except subprocess.TimeoutExpired:
         return None
     finally:
-        process.kill()
+        if leader is not None:
+            asyncio.run(processes.end_tree(lambda: processes.tree(leader, mark), grace_s=0.0))
         process.wait()
 
 

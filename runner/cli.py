@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -336,11 +337,20 @@ def _warn(song: Song, warnings: list[str]) -> None:
 
 def main() -> None:
     """The console script. An error of ours is one line (or one a problem) on stderr and its exit code."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, _end)
     try:
         app()
     except RunnerError as error:
         typer.echo(str(error), err=True)
         sys.exit(error.exit_code)
+
+
+def _end(number: int, _frame: object) -> None:
+    """End as a signal asks, but by way of every `finally`; a batch that runs has handlers of its own."""
+    typer.echo("stopped; the same command goes on", err=True)
+    sys.exit(128 + number)
 
 
 if __name__ == "__main__":

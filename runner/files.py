@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import os
 import reprlib
+import secrets
 import sys
-import tempfile
 from collections.abc import Hashable
 from dataclasses import asdict, is_dataclass
 from functools import cache
@@ -35,17 +35,17 @@ def write_json(path: Path, content: dict[str, Any], *, durable: bool = True) -> 
 
 
 def write_bytes(path: Path, content: bytes, *, durable: bool = True) -> None:
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    # Not mkstemp: its 0600 would hide the night from other users, and a Windows disk lets nobody change it.
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
-        with os.fdopen(handle, "wb") as file:
-            os.fchmod(file.fileno(), 0o644)  # mkstemp's 0600 would hide the night from other users
+        with temporary.open("xb") as file:
             file.write(content)
             if durable:
                 file.flush()
                 os.fsync(file.fileno())
-        Path(temporary).replace(path)
+        temporary.replace(path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
     if durable:
         sync_folder(path.parent)

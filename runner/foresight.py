@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from runner.verdict import MIN_DENSITY
 
 # After so many measured steps the pace is trusted; the first is often slower (cold caches).
@@ -29,6 +31,6 @@ def steps_that_fit(
     left_s = max(0.0, sampling_s(timeout_s) - elapsed_s)
     if remaining * step_s <= left_s:
         return None
-    floor = max(1, round((1 - t) * MIN_DENSITY))
+    floor = max(1, math.ceil((1 - t) * MIN_DENSITY - 1e-9))
     kept = max(floor, int(left_s / step_s))
     return kept if kept < remaining else None

@@ -17,6 +17,8 @@ from runner.messages import Heartbeat
 from runner.processes import Identity, boot_id, identity, is_alive
 
 ALIVE_EVERY_S = 1.0
+# A thread that wakes this late was asleep with its process or its machine.
+LATE_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,7 @@ class Pulse:
         me = identity(os.getpid())
         assert me is not None
         now = time.monotonic()
+        self.lost_s = 0.0  # time in which this process was not served
         self._path = path
         self._lock = threading.Lock()
         self._beat = Heartbeat(
@@ -111,7 +114,11 @@ class Pulse:
 
     def _stay_alive(self) -> None:
         while True:
+            before = time.monotonic()
             time.sleep(ALIVE_EVERY_S)
+            gap = time.monotonic() - before
+            if gap > LATE_S:
+                self.lost_s += gap - ALIVE_EVERY_S
             with suppress(OSError):  # the next progress beat meets the same disk and says so
                 self._send()
 

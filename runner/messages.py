@@ -39,7 +39,8 @@ class SongRequest:
     """What one attempt at a song is asked to do; all paths are absolute.
 
     series is the number of the attempt with which this making of the song began: what is older belongs to
-    another request, or to one that has failed. steps is what the user asked for, density what this attempt
+    another request, or to one that has failed. epoch: when the batch began that makes all songs anew, if
+    this is one (seconds since 1970), else 0. steps is what the user asked for, density what this attempt
     may still afford: solver steps over the whole of [0, 1]. estimate: decode the checkpoint's estimate of
     the song's end instead of sampling on.
     """
@@ -73,6 +74,7 @@ class SongRequest:
     foresight: bool
     timeout_s: float
     mode: Mode = "sing"
+    epoch: float = 0.0
     edit_source: str | None = None
     edit_spans: list[list[float]] = field(default_factory=list)  # start and end in seconds of each
     schema: int = SCHEMA
@@ -125,6 +127,7 @@ class Outcome:
     elapsed_s: float = 0.0
     peak_rss: int = 0
     peak_swap: int = 0
+    peak_private: int = 0
     song: dict[str, Any] = field(default_factory=dict)
     evidence: list[dict[str, Any]] = field(default_factory=list)
     schema: int = SCHEMA
@@ -145,7 +148,7 @@ class QueuedSong:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """outputs/batch.json: who runs or ran last, and how every song of it stands."""
+    """outputs/batch.json: who runs or ran last, and how every song of it stands. epoch: as in SongRequest."""
 
     pid: int
     pid_started: int
@@ -154,6 +157,7 @@ class Batch:
     finished_wall: float | None
     workers: int
     songs: list[QueuedSong]
+    epoch: float = 0.0
     schema: int = SCHEMA
 
 

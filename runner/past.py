@@ -23,6 +23,7 @@ class Past:
     outcomes: tuple[Outcome, ...] = ()
     ends: tuple[End, ...] = ()
     checkpoint: Path | None = None
+    checkpoint_t: float = 0.0
     request: SongRequest | None = None
     attempt: Attempt | None = None  # the newest
 
@@ -40,7 +41,7 @@ def recall(folder: SongFolder, fingerprint: str) -> Past:
         return Past(seed=newest.seed)
     mine = [a for a in attempts if a.number in requests and requests[a.number].series == newest.series]
     outcomes = [_outcome(attempt) for attempt in mine]
-    checkpoints = [attempt.checkpoint for attempt in mine if attempt.checkpoint.exists()]
+    kept = [attempt for attempt in mine if attempt.checkpoint.exists()]
     return Past(
         series=newest.series,
         seed=newest.seed,
@@ -48,7 +49,8 @@ def recall(folder: SongFolder, fingerprint: str) -> Past:
         ends=tuple(
             _end(outcome, requests[outcome.attempt]) for outcome in outcomes if outcome.cause is not None
         ),
-        checkpoint=checkpoints[-1] if checkpoints else None,
+        checkpoint=kept[-1].checkpoint if kept else None,
+        checkpoint_t=(last_t(kept[-1]) or 0.0) if kept else 0.0,
         request=newest,
         attempt=mine[-1],
     )
@@ -97,14 +99,15 @@ def _end(outcome: Outcome, request: SongRequest) -> End:
         t=outcome.t or 0.0,
         density=outcome.density,
         mode=request.mode,
-        peak_bytes=outcome.peak_rss + outcome.peak_swap,
+        peak_bytes=outcome.peak_private,
     )
 
 
 def _failed(folder: SongFolder) -> int | None:
-    """The series that failed for good, if one did."""
+    """The series that failed for good, if one did; a full disk is not for good."""
     try:
-        series = read_json(folder.failure).get("series")
+        failure = read_json(folder.failure)
     except (OSError, ForeignFileError):
         return None
-    return series if isinstance(series, int) else None
+    series = failure.get("series")
+    return series if isinstance(series, int) and failure.get("cause") != "no-disk" else None

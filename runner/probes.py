@@ -31,6 +31,7 @@ def read(pid: int, beat_file: Path, *, attempt: int) -> Reading:
         swap=status.get("VmSwap"),
         major_faults=major_faults,
         swapped_in=_swapped_in(),
+        oom_kills=oom_kills(),
         stalled_s=_stalled_s(),
         available=memory.get("MemAvailable"),
     )
@@ -71,11 +72,21 @@ def _stat(pid: int) -> tuple[float | None, int | None]:
     return (int(fields[11]) + int(fields[12])) / _TICKS, int(fields[9])
 
 
+def oom_kills() -> int | None:
+    """How often the kernel has killed for want of memory, in any control group, since it started."""
+    return _vmstat("oom_kill")
+
+
 def _swapped_in() -> int | None:
+    pages = _vmstat("pswpin")
+    return None if pages is None else pages * _PAGE
+
+
+def _vmstat(name: str) -> int | None:
     with suppress(OSError):
         for line in Path("/proc/vmstat").read_text().splitlines():
-            if line.startswith("pswpin "):
-                return int(line.split()[1]) * _PAGE
+            if line.startswith(f"{name} "):
+                return int(line.split()[1])
     return None
 
 

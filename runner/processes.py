@@ -43,7 +43,7 @@ class Limits:
     nice: int = 10
     # A song of 285 s in float wav is 100 MB, a checkpoint a few; this stops a log that runs wild.
     file_bytes: int = 2 * 2**30
-    # Above the default 0 of the parent: if the kernel has to kill, it takes the child.
+    # Above the parent's: if the kernel has to kill, it takes the child.
     oom_score_adj: int = 500
 
 
@@ -102,12 +102,21 @@ def _bind(parent: int, limits: Limits) -> None:
     if os.getppid() != parent:  # it died before the line above: no signal will come
         os._exit(1)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limits.file_bytes, limits.file_bytes))
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    file_bytes = limits.file_bytes if hard == resource.RLIM_INFINITY else min(hard, limits.file_bytes)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes, file_bytes))
     os.nice(limits.nice)
     with suppress(OSError):  # some containers forbid it; a help, not a need
-        handle = os.open("/proc/self/oom_score_adj", os.O_WRONLY)
-        os.write(handle, str(limits.oom_score_adj).encode())
+        handle = os.open("/proc/self/oom_score_adj", os.O_RDWR)
+        adjusted = min(1000, int(os.read(handle, 16)) + limits.oom_score_adj)
+        os.lseek(handle, 0, os.SEEK_SET)
+        os.write(handle, str(adjusted).encode())
         os.close(handle)
+
+
+def usable_cores() -> int:
+    """Cores that this process may run on, which can be fewer than the machine has."""
+    return len(os.sched_getaffinity(0))
 
 
 def adopt_orphans() -> None:

@@ -99,6 +99,17 @@ class SongFolder:
         attempt.folder.mkdir(parents=True)
         return attempt
 
+    def clean(self) -> None:
+        """Remove what a killed child or parent left half-written."""
+        for path in (*self.folder.glob(".*.tmp"), *self.folder.glob("attempts/*/.*.tmp")):
+            path.unlink(missing_ok=True)
+
+    def tidy(self, sound: Path) -> None:
+        """Remove what a finished song needs no more: checkpoints, and its sound in another format."""
+        for path in (*self.folder.glob("attempts/*/checkpoint.safetensors"), *self.folder.glob("song.*")):
+            if path not in (sound, self.manifest):
+                path.unlink(missing_ok=True)
+
     def publish(self, sound: Path) -> Path:
         """Move a finished sound to its final name, for good."""
         final = self.folder / sound.name
@@ -112,6 +123,11 @@ class Outputs:
     """outputs/"""
 
     folder: Path
+
+    @property
+    def log(self) -> Path:
+        """Tracebacks of defects of the runner itself."""
+        return self.folder / "runner.log"
 
     @property
     def batch(self) -> Path:

@@ -179,9 +179,9 @@ def _watch(surveys: Iterable[Survey]) -> None:
         screen.close()
 
 
-def look(outputs: Outputs, *, earlier: bool = True) -> Survey:
+def look(outputs: Outputs, *, earlier: bool = True, before: Survey | None = None) -> Survey:
     """The survey of this moment."""
-    return survey(outputs, now_mono=time.monotonic(), boot=boot_id(), earlier=earlier)
+    return survey(outputs, now_mono=time.monotonic(), boot=boot_id(), earlier=earlier, before=before)
 
 
 def _narrow(whole: Survey, only: str | None) -> Survey:
@@ -322,8 +322,13 @@ def _text(content: dict[str, Any] | None, key: str) -> str:
 # ---------------------------------------------------------------- files
 
 
-def survey(outputs: Outputs, *, now_mono: float, boot: str, earlier: bool = True) -> Survey:
+def survey(
+    outputs: Outputs, *, now_mono: float, boot: str, earlier: bool = True, before: Survey | None = None
+) -> Survey:
     """How all songs stand. earlier: also those that only runs before the newest batch have made.
+
+    before: a survey of a moment ago; songs of which its living parent has nothing new to say are taken from
+    there, so that a long batch is not read whole every second.
 
     now_mono, boot: the machine's monotonic clock in seconds, and which boot it counts from. A file that
     is torn, foreign or newer is named among the problems, and its song is told from the others.
@@ -333,8 +338,10 @@ def survey(outputs: Outputs, *, now_mono: float, boot: str, earlier: bool = True
     alive = batch is not None and batch.finished_wall is None and parent_lives(batch, boot)
     entries = {song.song: song for song in batch.songs} if batch else {}
     others = [song for song in outputs.songs() if song.id not in entries] if earlier else []
+    settled = _settled(before, batch) if alive and before is not None else {}
     rows = [
-        row_of(
+        settled.get(song.id)
+        or row_of(
             song,
             _facts(song, entries.get(song.id), now_mono, boot, problems),
             parent_alive=alive,
@@ -344,6 +351,19 @@ def survey(outputs: Outputs, *, now_mono: float, boot: str, earlier: bool = True
         for song in [*map(outputs.song, entries), *others]
     ]
     return Survey(batch, alive, tuple(rows), tuple(problems), time.time())
+
+
+def _settled(before: Survey, batch: Batch | None) -> dict[str, Row]:
+    """Rows of songs that do not run and of which the same batch says what it said before."""
+    if before.batch is None or batch is None or before.batch.pid_started != batch.pid_started:
+        return {}
+    told = {song.song: song for song in before.batch.songs}
+    rows = {row.song: row for row in before.rows}
+    return {
+        song.song: rows[song.song]
+        for song in batch.songs
+        if song.state != "running" and told.get(song.song) == song and song.song in rows
+    }
 
 
 def parent_lives(batch: Batch, boot: str) -> bool:

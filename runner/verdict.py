@@ -23,8 +23,9 @@ class Reading:
 
     mono, boot: CLOCK_MONOTONIC and CLOCK_BOOTTIME in seconds (only the second runs while the machine is
     suspended). cpu_s, anon, swap, major_faults: the child's CPU seconds, bytes of private memory in RAM and
-    in swap, faults that went to a disk. swapped_in, stalled_s: bytes read back from swap and seconds in
-    which every process waited for memory (PSI memory full), on the whole machine since it started.
+    in swap, faults that went to a disk. swapped_in, stalled_s, oom_kills: bytes read back from swap, seconds
+    in which every process waited for memory (PSI memory full) and kills by the kernel for want of memory, on
+    the whole machine since it started.
     """
 
     mono: float
@@ -37,6 +38,7 @@ class Reading:
     major_faults: int | None = None
     swapped_in: int | None = None
     stalled_s: float | None = None
+    oom_kills: int | None = None
     available: int | None = None
 
 
@@ -44,7 +46,8 @@ class Reading:
 class Limits:
     """When to end an attempt.
 
-    stall_s: time without progress, floor for a song whose steps are quick; None: by phase. thrash_s: how
+    stall_s: time without progress while sampling, floor for a song whose steps are quick; the other phases
+    have a patience of their own, which a longer stall_s lengthens. None: by phase. thrash_s: how
     long all signs of thrashing have to last. memory_bytes: ceiling of private memory, RAM and swap together.
     """
 
@@ -72,7 +75,8 @@ MEASURED_STALL_S = 60.0
 # Below this share of one core a child is waiting, not working.
 IDLE_CPU_SHARE = 0.02
 
-# A tick later than this was not ours to have: the machine slept or the watcher was frozen.
+# A tick later than this was not ours to have: the machine slept or the watcher was frozen. Unless it waited
+# for memory meanwhile: then the child is charged, since a machine that thrashes makes its watcher late, too.
 LATE_TICK_S = 5.0
 # The last minute of samples is kept, as the evidence of a kill.
 WINDOW_S = 60.0
@@ -87,6 +91,15 @@ THRASH_STEPS = 3
 
 
 @dataclass(frozen=True, slots=True)
+class _Marker:
+    """What changes when something has moved."""
+
+    phase: Phase
+    step: int
+    progress_mono: float
+
+
+@dataclass(frozen=True, slots=True)
 class Watch:
     """All that matters of the readings of one attempt so far. Times count only what the child could use."""
 
@@ -94,10 +107,12 @@ class Watch:
     slept_s: float = 0.0
     progress_s: float = 0.0  # charged time of the newest progress
     progress_cpu_s: float | None = None
-    marker: tuple[object, ...] | None = None
+    marker: _Marker | None = None
     best_step_s: float | None = None
     peak_rss: int = 0
     peak_swap: int = 0
+    peak_private: int = 0
+    oom_kills: int | None = None  # when the attempt began
     samples: tuple[tuple[float, Reading], ...] = ()  # (charged time, reading), the last WINDOW_S
 
     @property
@@ -111,20 +126,21 @@ class Watch:
 
     @property
     def phase(self) -> Phase:
-        beat = self.last.beat if self.last else None
-        return beat.phase if beat else "load"
+        """That of the last beat that could be read."""
+        return self.marker.phase if self.marker else "load"
 
 
 def observe(watch: Watch, reading: Reading) -> Watch:
     """The watch after one more reading.
 
     A gap in which the machine was suspended (CLOCK_BOOTTIME ran ahead) or this watcher itself was not
-    served is not charged to the child, and gives it a fresh allowance before it counts as stalled.
+    served, other than for want of memory, is not charged to the child, and gives it a fresh allowance before
+    it counts as stalled.
     """
     last = watch.last
     gap = max(0.0, reading.mono - last.mono) if last else 0.0
     suspended = max(0.0, (reading.boot - last.boot) - gap) if last else 0.0
-    charged = min(gap, LATE_TICK_S)
+    charged = gap if last and _waited_for_memory(last, reading) else min(gap, LATE_TICK_S)
     lost = suspended + gap - charged
     now = watch.charged_s + charged
     marker = _marker(reading.beat)
@@ -140,12 +156,22 @@ def observe(watch: Watch, reading: Reading) -> Watch:
         best_step_s=_best_step(watch.best_step_s, reading.beat),
         peak_rss=max(watch.peak_rss, reading.rss or 0),
         peak_swap=max(watch.peak_swap, reading.swap or 0),
+        peak_private=max(watch.peak_private, (reading.anon or 0) + (reading.swap or 0)),
+        oom_kills=reading.oom_kills if last is None else watch.oom_kills,
         samples=(*(s for s in watch.samples if s[0] >= now - WINDOW_S), (now, reading)),
     )
 
 
-def _marker(beat: Heartbeat | None) -> tuple[object, ...] | None:
-    return None if beat is None else (beat.attempt, beat.phase, beat.step, beat.progress_mono)
+def _waited_for_memory(first: Reading, last: Reading) -> bool:
+    """Did the machine, between two readings, read from swap or wait for memory as one that thrashes does?"""
+    seconds = last.mono - first.mono
+    swap_in = _rate(first.swapped_in, last.swapped_in, seconds)
+    stalled = _rate(first.stalled_s, last.stalled_s, seconds)
+    return (swap_in or 0.0) >= THRASH_SWAP_IN_PER_S or (stalled or 0.0) >= THRASH_STALLED_SHARE
+
+
+def _marker(beat: Heartbeat | None) -> _Marker | None:
+    return None if beat is None else _Marker(beat.phase, beat.step, beat.progress_mono)
 
 
 def _best_step(best: float | None, beat: Heartbeat | None) -> float | None:
@@ -190,16 +216,21 @@ def _out_of_time(watch: Watch, limits: Limits) -> Kill | None:
 
 
 def _stalled(watch: Watch, limits: Limits) -> Kill | None:
-    floor = limits.stall_s
-    if floor is None:
-        measured = watch.phase == "sample" and watch.best_step_s is not None
-        floor = MEASURED_STALL_S if measured else PHASE_STALL_S[watch.phase]
-    hung_s = max(floor, STALL_STEPS * (watch.best_step_s or 0.0))
+    hung_s = max(_patience_s(watch, limits), STALL_STEPS * (watch.best_step_s or 0.0))
     working = _works(watch)
     if watch.idle_s <= (SLOW_FACTOR * hung_s if working else hung_s):
         return None
     words = "still computing, but without" if working else "hung: no CPU used and no"
     return Kill("stalled", f"{words} progress for {_span(watch.idle_s)} (in phase {watch.phase})")
+
+
+def _patience_s(watch: Watch, limits: Limits) -> float:
+    """How long this phase may be without progress, before this song's own pace is looked at."""
+    measured = watch.phase == "sample" and watch.best_step_s is not None
+    if not measured:
+        # Nobody who sets a stall for steps of seconds means a model that is read from a cold disk.
+        return max(limits.stall_s or 0.0, PHASE_STALL_S[watch.phase])
+    return MEASURED_STALL_S if limits.stall_s is None else limits.stall_s
 
 
 def _works(watch: Watch) -> bool:
@@ -215,7 +246,7 @@ def _thrashing(watch: Watch, limits: Limits) -> Kill | None:
     if watch.idle_s < max(limits.thrash_s, THRASH_STEPS * (watch.best_step_s or 0.0)):
         return None
     start = watch.charged_s - limits.thrash_s
-    bounds = [start + limits.thrash_s * i / 4 for i in range(5)]
+    bounds = [*(start + limits.thrash_s * i / 4 for i in range(4)), watch.charged_s]
     quarters = [_span_rates(watch, a, b) for a, b in pairwise(bounds)]
     if not all(rates is not None and rates.thrash for rates in quarters):
         return None
@@ -256,12 +287,12 @@ class _Rates:
 
 
 def _span_rates(watch: Watch, start: float, end: float) -> _Rates | None:
-    """Rates between two charged times; None if the samples do not cover them or the child's are missing."""
+    """Rates between two charged times, over the nearest samples outside; None where some are missing."""
     before = [r for at, r in watch.samples if at <= start]
-    inside = [r for at, r in watch.samples if start < at <= end]
-    if not before or not inside:
+    after = [r for at, r in watch.samples if at >= end]
+    if not before or not after:
         return None
-    first, last = before[-1], inside[-1]
+    first, last = before[-1], after[0]
     seconds = last.mono - first.mono
     faults = _rate(first.major_faults, last.major_faults, seconds)
     if faults is None or last.swap is None:
@@ -284,14 +315,17 @@ def _rate(first: float | None, last: float | None, seconds: float) -> float | No
 # ---------------------------------------------------------------- how did it end?
 
 
-def classify(exit_code: int, told: Outcome | None, watch: Watch, limits: Limits) -> tuple[Cause | None, str]:
+def classify(
+    exit_code: int, told: Outcome | None, watch: Watch, limits: Limits, oom_kills: int | None = None
+) -> tuple[Cause | None, str]:
     """Cause and words of an attempt that ended without being killed by us.
 
-    exit_code: as of Popen: negative for a signal. told: the child's own outcome, if it left one.
+    exit_code: as of Popen: negative for a signal. told: the child's own outcome, if it left one. oom_kills:
+    the kernel's count after the end.
     """
     if told is not None and (exit_code == 0) == (told.cause is None):
         return told.cause, told.message
-    if exit_code == -signal.SIGKILL and _was_out_of_memory(watch, limits):
+    if exit_code == -signal.SIGKILL and _was_out_of_memory(watch, limits, oom_kills):
         return "out-of-memory", "out of memory: the system killed it"
     if exit_code < 0:
         return "crash", f"died of {_signal_name(-exit_code)} in phase {watch.phase}"
@@ -305,7 +339,9 @@ _OOM_AVAILABLE = 200 << 20
 _OOM_CEILING_SHARE = 0.8
 
 
-def _was_out_of_memory(watch: Watch, limits: Limits) -> bool:
+def _was_out_of_memory(watch: Watch, limits: Limits, oom_kills: int | None) -> bool:
+    if oom_kills is not None and watch.oom_kills is not None and oom_kills > watch.oom_kills:
+        return True
     last = watch.last
     if last is None:
         return False
@@ -328,6 +364,8 @@ def _signal_name(number: int) -> str:
 MIN_DENSITY = 4
 # From here on the flow's estimate of the end is kept as a song rather than thrown away (until measured).
 WORTH_HEARING_T = 0.5
+# An estimate may die of something that has nothing to do with it.
+ESTIMATE_TRIES = 2
 # From small to safe.
 ARITHMETIC = ("int8", "bf16", "fp32")
 MIN_CHUNK_FRAMES = 64
@@ -356,7 +394,7 @@ class GiveUp:
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """How one attempt ended: how far in t, at which density at last, with how much memory at its peak."""
+    """How one attempt ended: how far in t, at which density at last, with how much private memory."""
 
     cause: Cause
     message: str = ""
@@ -375,38 +413,48 @@ class _Count:
 
 
 @dataclass(frozen=True, slots=True)
-class _So_far:
+class _Course:
     plan: Plan
     count: _Count = field(default_factory=_Count)
 
 
 def next_attempt(
-    first: Plan, ends: Sequence[End], *, attempts: int, out_of_time: bool = False
+    first: Plan,
+    ends: Sequence[End],
+    *,
+    attempts: int,
+    checkpoint_t: float = 0.0,
+    out_of_time: bool = False,
 ) -> Plan | GiveUp:
     """What to try after these ends, oldest first, of attempts at one and the same request.
 
-    attempts: how many each family of causes gets (memory, all others). out_of_time: the song's deadline
-    has passed, so that only its estimate may still be kept.
+    attempts: how many each family of causes gets (memory, all others). checkpoint_t: how far the newest
+    checkpoint is. out_of_time: the song's deadline has passed, so that only its estimate may still be kept.
     """
-    so_far = _So_far(first)
+    course = _Course(first)
     for end in ends:
-        so_far = _after(so_far, end)
-    plan, count = so_far.plan, so_far.count
+        course = _after(course, end)
+    plan, count = course.plan, course.count
     if not ends:
         return plan
     last = ends[-1]
     if last.cause in ("bad-input", "no-bundle", "no-disk"):
         return GiveUp(last.cause, last.message)
+    why = GiveUp(last.cause, last.message)
+    if out_of_time:
+        why = GiveUp("timeout", "its deadline has passed")
+    if sum(end.mode == "estimate" and end.cause not in FREE_CAUSES for end in ends) >= ESTIMATE_TRIES:
+        return replace(why, message=f"{why.message}; its early estimate could not be kept either")
     spent = count.slow >= attempts or count.memory >= attempts or out_of_time
-    hopeless = count.numbers > len(ARITHMETIC) or (last.cause == "numbers" and _safest_failed(first, count))
-    if last.mode == "estimate" and last.cause not in FREE_CAUSES:
-        return GiveUp(last.cause, f"{last.message}; its early estimate could not be kept either")
-    if not (spent or hopeless):
-        return plan
-    t = max(end.t for end in ends)
-    if t >= WORTH_HEARING_T and last.cause != "numbers":
-        return replace(plan, mode="estimate", resume=True, note=f"keeping its estimate at t = {t:.2f}")
-    return GiveUp(last.cause, last.message)
+    if spent or (last.cause == "numbers" and _safest_failed(first, count)):
+        if checkpoint_t < WORTH_HEARING_T:
+            return why
+        return replace(
+            plan, mode="estimate", resume=True, note=f"keeping its estimate at t = {checkpoint_t:.2f}"
+        )
+    if last.cause == "numbers" and last.t >= 1:
+        return replace(plan, resume=False)  # what was sampled is itself wrong
+    return plan
 
 
 def _safest_failed(first: Plan, count: _Count) -> bool:
@@ -414,34 +462,34 @@ def _safest_failed(first: Plan, count: _Count) -> bool:
     return count.numbers > len(ARITHMETIC) - 1 - ARITHMETIC.index(first.precision)
 
 
-def _after(so_far: _So_far, end: End) -> _So_far:
-    plan, count = so_far.plan, so_far.count
+def _after(course: _Course, end: End) -> _Course:
+    plan, count = course.plan, course.count
     if end.density is not None:  # it may have thinned its grid itself
-        plan = replace(plan, density=min(plan.density, end.density))
-    if end.cause in FREE_CAUSES:
-        return replace(so_far, plan=replace(plan, resume=True, note="goes on"))
+        plan = replace(plan, density=min(plan.density, max(end.density, MIN_DENSITY)))
+    if end.cause in FREE_CAUSES or end.cause == "no-disk":
+        return replace(course, plan=replace(plan, note="goes on"))
     if end.cause in MEMORY_CAUSES:
-        return _So_far(_smaller(_halved(plan), end), replace(count, memory=count.memory + 1))
+        return _Course(_smaller(_halved(plan), end), replace(count, memory=count.memory + 1))
     slow = replace(count, slow=count.slow + 1)
     if end.cause == "numbers":
-        return _So_far(
+        return _Course(
             replace(_safer(plan), note="safer arithmetic"), replace(slow, numbers=count.numbers + 1)
         )
     if end.cause == "crash":
         again = plan if count.crashes == 0 else _safer(_halved(plan))
-        return _So_far(replace(again, resume=True), replace(slow, crashes=count.crashes + 1))
-    return _So_far(_halved(plan), slow)
+        return _Course(again, replace(slow, crashes=count.crashes + 1))
+    return _Course(_halved(plan), slow)
 
 
 def _halved(plan: Plan) -> Plan:
     density = max(min(MIN_DENSITY, plan.density), plan.density // 2)
     note = f"{density} steps instead of {plan.density}" if density < plan.density else ""
-    return replace(plan, density=density, resume=True, note=note)
+    return replace(plan, density=density, note=note)
 
 
 def _safer(plan: Plan) -> Plan:
     above = ARITHMETIC[ARITHMETIC.index(plan.precision) + 1 :]
-    return replace(plan, precision=above[0] if above else plan.precision, resume=True)
+    return replace(plan, precision=above[0] if above else plan.precision)
 
 
 def _smaller(plan: Plan, end: End) -> Plan:

@@ -87,11 +87,12 @@ def live(outputs: Outputs, *, quiet: bool = False) -> Iterator[Callable[[], None
     """
     view = screen(console(sys.stderr))
     broken = quiet
+    now: Survey | None = None
 
     def show() -> None:
-        nonlocal broken
+        nonlocal broken, now
         if not broken:
-            now = look(outputs, earlier=False)
+            now = look(outputs, earlier=False, before=now)
             try:
                 view.show(now)
             except OSError:

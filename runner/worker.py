@@ -336,7 +336,7 @@ class _Steps:
         remaining = state.steps - state.step
         keep = foresight.steps_that_fit(
             step_s=min(self.seconds[-2:]),
-            elapsed_s=time.monotonic() - self.began,
+            elapsed_s=time.monotonic() - self.began - self.pulse.lost_s,
             timeout_s=self.request.timeout_s,
             remaining=remaining,
             t=state.t,

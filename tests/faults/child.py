@@ -12,6 +12,7 @@ Runs in the worker's place: `python child.py REQUEST`. The words:
     cgroup PATH          join the control group of that path
     thrash MIB           take that much memory and touch its pages at random for ever
     touch N MIB          N steps of 0.05 s, each touching MIB of the memory that was eaten
+    lie                  end as made, with a sound that has another sum
     garbage              write bytes that are no beat over the heartbeat
     no-beat              from here on beat no more
     silent               leave no outcome
@@ -141,6 +142,12 @@ class Child:
             block = random.choice(self.kept)
             for offset in range(0, len(block), 4096):
                 block[offset] ^= 1
+
+    def do_lie(self) -> None:
+        """Ends as made, with a sound of another sum."""
+        self.finish()
+        self.attempt.audio(self.request.format).write_bytes(b"something else")
+        os._exit(0)
 
     def do_garbage(self) -> None:
         self.pulse = None

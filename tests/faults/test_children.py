@@ -40,8 +40,8 @@ def folder(tmp_path: Path) -> SongFolder:
         ("only 1\nsteps 4 0.01\nhang", "degraded", ["stalled", None]),
         ("only 1\nsteps 4 0.01\nspin", "degraded", ["stalled", None]),
         ("only 1\nignore-term\nsteps 4 0.01\nhang", "degraded", ["stalled", None]),
-        ("only 1\ngarbage\nhang", "degraded", ["stalled", None]),
-        ("only 1\nno-beat\nhang", "degraded", ["stalled", None]),
+        ("only 1\nsteps 4 0.01\ngarbage\nhang", "degraded", ["stalled", None]),
+        ("only 1\nsteps 4 0.01\nno-beat\nhang", "degraded", ["stalled", None]),
         ("only 1\nsteps 4 0.01\nsignal SIGSEGV", "done", ["crash", None]),
         ("only 1\nsignal SIGKILL", "done", ["crash", None]),
         ("only 2\nexit 7", "degraded", ["crash", "crash", None]),
@@ -54,7 +54,7 @@ def folder(tmp_path: Path) -> SongFolder:
         ("exit 7", "failed", ["crash"] * 4),
         ("steps 4 0.01\nsignal SIGABRT", "degraded", [*["crash"] * 4, None]),
         ("fork\nsetsid\ndaemon\nsteps 4 0.01", "done", [None]),
-        ("only 1\nfork\nsetsid\ndaemon\nignore-term\nhang", "degraded", ["stalled", None]),
+        ("only 1\nsteps 4 0.01\nfork\nsetsid\ndaemon\nignore-term\nhang", "degraded", ["stalled", None]),
     ],
 )
 def test_every_way_of_going_wrong_ends_in_the_right_state_with_nothing_left(

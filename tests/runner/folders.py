@@ -136,11 +136,11 @@ def write_manifest(song: SongFolder, *, series: int = 1, **changes: Any) -> None
     write_json(song.manifest, content | {"request": {"series": series}} | changes)
 
 
-def write_failure(song: SongFolder, message: str, *, series: int = 1) -> None:
+def write_failure(song: SongFolder, message: str, *, series: int = 1, cause: Cause = "timeout") -> None:
     song.folder.mkdir(parents=True, exist_ok=True)
     write_json(
         song.failure,
-        {"schema": 1, "state": "failed", "cause": "timeout", "message": message, "series": series},
+        {"schema": 1, "state": "failed", "cause": cause, "message": message, "series": series},
     )
 
 

@@ -13,7 +13,7 @@ from runner.files import read_json, read_message
 from runner.messages import Batch, QueuedSong, SongState
 from runner.processes import identity
 from runner.songfolder import Outputs, SongFolder
-from tests.faults.batches import Parent, causes, job, state, survivors, torn, wait_for
+from tests.faults.batches import Parent, causes, job, state, survivors, wait_for
 
 
 @pytest.fixture
@@ -146,20 +146,45 @@ def test_songs_that_run_side_by_side_share_the_cores(tmp_path: Path, outputs: Ou
 # ---------------------------------------------------------------- trouble
 
 
-def test_a_defect_of_ours_ends_the_batch_with_the_error_and_no_child_is_left(
-    tmp_path: Path, outputs: Outputs, song: SongFolder
-) -> None:
-    """The third song's politeness is no number, which no check has seen: its child cannot be spawned."""
-    jobs = [job("fork\nsetsid\ndaemon\nignore-term\nsteps 5000 0.02"), job("steps 20 0.05", name="short")]
-    parent = Parent(tmp_path, [*jobs, job("", name="defect", nice="polite")], workers=2)
+def test_a_defect_of_ours_costs_its_song_and_not_the_night(tmp_path: Path, outputs: Outputs) -> None:
+    """The first song's politeness is no number, which no check has seen: its child cannot be spawned."""
+    jobs = [job("", name="defect", nice="polite"), job("steps 5 0.01", name="sound")]
+    parent = Parent(tmp_path, jobs, workers=1)
     assert parent.wait() == 1
-    assert "SubprocessError" in parent.err
+    assert "a defect of the runner (SubprocessError" in parent.err
+    assert "Traceback" in outputs.log.read_text()
+    assert state(outputs.song("night/sound")) == "done"
     assert survivors(outputs) == []
-    assert torn(outputs) == []
-    assert state(outputs.song("night/short")) == "done"
-    assert batch_of(outputs).finished_wall is None  # it did not end, it died
-    assert Parent(tmp_path, [job("steps 1 0.01")]).wait() == 0
-    assert read_json(song.manifest)["resumed_at"] > 0
+
+
+def test_forced_songs_that_were_made_before_a_stop_are_not_made_again(
+    tmp_path: Path, outputs: Outputs
+) -> None:
+    jobs = [job("steps 2 0.01", name="first"), job("steps 300 0.02", name="second")]
+    assert Parent(tmp_path, [job("steps 1 0.01", name=j.song.name) for j in jobs]).wait() == 0
+    forced = Parent(tmp_path, jobs, workers=1, force=True)
+    second = outputs.song("night/second")
+    wait_for(lambda: len(second.attempts()) == 2 and second.attempts()[1].checkpoint.exists())
+    forced.kill()
+    again = Parent(tmp_path, jobs, workers=1, force=True)
+    assert again.wait() == 0
+    assert [len(outputs.song(f"night/{name}").attempts()) for name in ("first", "second")] == [2, 3]
+    assert read_json(second.manifest)["resumed_at"] > 0
+    assert Parent(tmp_path, jobs, force=True).wait() == 0  # that one was finished: all anew
+    assert len(outputs.song("night/first").attempts()) == 3
+
+
+def test_a_night_under_nohup_outlives_its_terminal(tmp_path: Path, song: SongFolder) -> None:
+    jobs = [job("steps 40 0.02")]
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        parent = Parent(tmp_path, jobs)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    wait_for(lambda: song.heartbeat.exists())
+    parent.signal(signal.SIGHUP)
+    assert parent.wait() == 0
+    assert state(song) == "done"
 
 
 def test_an_outputs_path_that_is_a_file_ends_in_one_line(tmp_path: Path, outputs: Outputs) -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -50,7 +52,7 @@ def test_laws_of_foresight(
 ) -> None:
     """Only fewer steps, never below the floor, all that fit, none above the floor that do not."""
     kept = steps_that_fit(step_s=step_s, elapsed_s=elapsed_s, timeout_s=timeout_s, remaining=remaining, t=t)
-    floor = max(1, round((1 - t) * MIN_DENSITY))
+    floor = max(1, math.ceil((1 - t) * MIN_DENSITY - 1e-9))
     left_s = sampling_s(timeout_s) - elapsed_s
     if kept is None:
         assert remaining <= floor or step_s == 0 or remaining * step_s <= left_s * (1 + 1e-9)

@@ -164,7 +164,7 @@ def test_a_made_song_is_an_outcome_but_no_end(song: SongFolder) -> None:
 
 def test_an_end_tells_mode_density_and_peak_of_memory(song: SongFolder) -> None:
     attempt = add_attempt(song, mode="estimate")
-    outcome = Outcome(1, "out-of-memory", "words", t=0.75, density=16, peak_rss=3000, peak_swap=500)
+    outcome = Outcome(1, "out-of-memory", "words", t=0.75, density=16, peak_private=3500)
     write_message(attempt.outcome, outcome)
     (end,) = recall(song, "f").ends
     assert (end.cause, end.message, end.t, end.density) == ("out-of-memory", "words", 0.75, 16)

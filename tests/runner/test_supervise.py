@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,7 +18,7 @@ from runner import manifest, processes
 from runner.files import read_json, read_message, write_message
 from runner.messages import Cause, Outcome, QueuedSong, SongRequest
 from runner.songfolder import Attempt, SongFolder
-from runner.supervise import House, Job, Room, supervise
+from runner.supervise import ESTIMATE_S, House, Job, Room, supervise
 from tests.faults.batches import CHILD, causes, job
 
 JOB = job("steps 2 0.01", seed=7)
@@ -41,20 +42,24 @@ def make(
     job: Job = JOB,
     *,
     say: Callable[[QueuedSong, House], None] = lambda said, house: None,
-    **options: bool,
+    epoch: float = 0.0,
+    redo_degraded: bool = False,
 ) -> QueuedSong:
     async def run() -> QueuedSong:
-        here = house()
-        return await supervise(job, song, here, lambda said: say(said, here), **options)
+        here = replace(house(), epoch=epoch)
+        return await supervise(job, song, here, lambda said: say(said, here), redo_degraded=redo_degraded)
 
     return asyncio.run(run())
 
 
-def past_attempt(folder: SongFolder, cause: Cause | None, *, series: int = 1, **outcome: Any) -> Attempt:
+def past_attempt(
+    folder: SongFolder, cause: Cause | None, *, series: int = 1, epoch: float = 0.0, **outcome: Any
+) -> Attempt:
     """An attempt of JOB that has ended; with its checkpoint."""
-    attempt = add_attempt(folder, fingerprint=JOB.fingerprint, series=series)
+    attempt = add_attempt(folder, fingerprint=JOB.fingerprint, series=series, epoch=epoch)
     write_message(attempt.outcome, Outcome(attempt.number, cause, "words", **outcome))
     attempt.checkpoint.write_text("1")
+    attempt.steps.write_text(json.dumps({"step": 1, "t": outcome.get("t", 0.1)}) + "\n")
     return attempt
 
 
@@ -172,7 +177,13 @@ def test_a_sound_that_did_not_survive_the_crash_is_made_again_with_its_seed(
     unseeded = replace(JOB, song=replace(JOB.song, seed=None))
     assert make(song, unseeded).state == "done"
     assert read_json(song.manifest)["seed"] == 7
-    assert [attempt["attempt"] for attempt in read_json(song.manifest)["attempts"]] == [2]
+    assert [attempt["cause"] for attempt in read_json(song.manifest)["attempts"]] == ["crash", None]
+
+
+def test_a_sound_that_is_never_what_its_maker_says_is_given_up_after_the_attempts(song: SongFolder) -> None:
+    ended = make(song, job("lie", seed=7, attempts=3))
+    assert (ended.state, causes(song)) == ("failed", ["crash"] * 3)
+    assert "gone or damaged" in read_json(song.failure)["message"]
 
 
 def test_a_sound_of_an_earlier_request_is_not_taken_for_this_ones(song: SongFolder) -> None:
@@ -195,15 +206,15 @@ def test_past_its_deadline_a_song_far_enough_is_kept_as_its_estimate(song: SongF
     assert ended.state == "degraded"
     request = newest_request(song)
     assert (request.mode, request.checkpoint) == ("estimate", str(song.attempts()[0].checkpoint))
-    assert request.timeout_s == 60.0  # the deadline is over, the estimate still gets its time
+    assert request.timeout_s == ESTIMATE_S  # the deadline is over, the estimate still gets its time
 
 
 def test_past_its_deadline_a_song_not_far_enough_has_failed(song: SongFolder) -> None:
     past_attempt(song, "timeout", elapsed_s=60.0, t=0.3)
     past_attempt(song, "stalled", elapsed_s=41.0, t=0.4)
     ended = make(song, with_deadline(100.0))
-    assert (ended.state, ended.note) == ("failed", "words")
-    assert read_json(song.failure)["cause"] == "stalled"
+    assert (ended.state, ended.note) == ("failed", "its deadline has passed")
+    assert read_json(song.failure)["cause"] == "timeout"
     assert len(song.attempts()) == 2
 
 
@@ -246,10 +257,31 @@ def test_a_song_that_shall_not_resume_begins_afresh_on_its_first_attempt(song: S
 def test_force_forgets_attempts_and_seed(song: SongFolder) -> None:
     made_attempt(song)
     unseeded = replace(JOB, song=replace(JOB.song, seed=None))
-    assert make(song, unseeded, force=True).state == "done"
+    assert make(song, unseeded, epoch=1000.0).state == "done"
     request = newest_request(song)
-    assert (request.series, request.checkpoint) == (2, None)
+    assert (request.series, request.checkpoint, request.epoch) == (2, None, 1000.0)
     assert request.seed != 7
+
+
+def test_a_forced_song_that_was_interrupted_goes_on_in_the_same_making(song: SongFolder) -> None:
+    stopped = past_attempt(song, "interrupted", epoch=1000.0)
+    assert make(song, epoch=1000.0).state == "done"
+    assert newest_request(song).checkpoint == str(stopped.checkpoint)
+
+
+def test_a_song_that_was_given_up_unwritten_is_tried_afresh_by_the_next_batch(song: SongFolder) -> None:
+    for _ in range(4):
+        past_attempt(song, "crash")
+    assert make(song).state == "done"
+    assert (newest_request(song).series, newest_request(song).seed) == (5, 7)
+
+
+def test_a_song_that_met_a_full_disk_goes_on_once_there_is_room(song: SongFolder) -> None:
+    full = past_attempt(song, "no-disk")
+    write_failure(song, "no room", series=1, cause="no-disk")
+    assert make(song).state == "done"
+    request = newest_request(song)
+    assert (request.checkpoint, request.density) == (str(full.checkpoint), request.steps)
 
 
 def test_a_degraded_song_that_is_made_again_keeps_its_seed(song: SongFolder) -> None:
@@ -289,7 +321,7 @@ def test_a_batch_that_stops_before_an_attempt_starts_no_child(song: SongFolder) 
 
 @pytest.mark.parametrize("by", ["the song", "the batch"])
 def test_a_song_that_waits_for_memory_can_be_stopped(song: SongFolder, by: str) -> None:
-    past_attempt(song, "out-of-memory", peak_rss=2**50)
+    past_attempt(song, "out-of-memory", peak_private=2**50)
     notes = []
 
     def say(said: QueuedSong, house: House) -> None:

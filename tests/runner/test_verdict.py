@@ -131,11 +131,16 @@ def test_a_watcher_that_was_frozen_does_not_charge_the_gap_either() -> None:
 
 
 def test_after_a_sleep_the_child_has_a_fresh_allowance_before_it_counts_as_stalled() -> None:
-    asleep = [*ticks(50), *ticks(20, start=5000)]
-    assert cause_of(watched(asleep), Limits(timeout_s=9000, stall_s=60)) is None
-    assert (
-        cause_of(watched([*asleep, *ticks(60, start=5021)]), Limits(timeout_s=9000, stall_s=60)) == "stalled"
-    )
+    still, limits = beat(3, step_s=1.0), Limits(timeout_s=9000, stall_s=60)
+    asleep = [*ticks(50, heartbeat=still), *ticks(20, start=5000, heartbeat=still)]
+    assert cause_of(watched(asleep), limits) is None
+    assert cause_of(watched([*asleep, *ticks(60, start=5021, heartbeat=still)]), limits) == "stalled"
+
+
+def test_a_watcher_that_is_late_because_the_machine_thrashes_charges_the_child_and_sees_it() -> None:
+    for every in (1.0, 4.0, 11.0, 30.0):
+        assert cause_of(watched(thrash(120, every=every)), Limits(timeout_s=3600)) == "swap-thrash", every
+    assert watched(thrash(600, every=15.0)).charged_s == pytest.approx(600)
 
 
 def test_a_clock_that_jumps_backwards_charges_nothing() -> None:
@@ -157,6 +162,13 @@ def test_each_phase_has_its_own_patience(phase: str) -> None:
 def test_a_child_without_any_beat_is_stalled_like_one_that_loads() -> None:
     assert cause_of(watched(ticks(PHASE_STALL_S["load"] - 1)), HOUR) is None
     assert cause_of(watched(ticks(PHASE_STALL_S["load"] + 1)), HOUR) == "stalled"
+
+
+def test_a_stall_that_was_set_for_steps_leaves_the_other_phases_their_patience() -> None:
+    loading = beat(0, phase="load")
+    limits = Limits(timeout_s=3600, stall_s=1)
+    assert cause_of(watched(ticks(PHASE_STALL_S["load"] - 1, heartbeat=loading)), limits) is None
+    assert cause_of(watched(ticks(500, heartbeat=loading)), Limits(timeout_s=3600, stall_s=900)) is None
 
 
 def test_hung_and_slow_get_different_patience_and_words() -> None:
@@ -294,6 +306,13 @@ def test_a_death_near_the_memory_ceiling_is_out_of_memory() -> None:
     assert classify(-9, None, watch, limits)[0] == "out-of-memory"
 
 
+def test_a_kill_by_the_kernel_for_want_of_memory_is_out_of_memory() -> None:
+    watch = watched([replace(r, oom_kills=3) for r in ticks(2)])
+    assert classify(-9, None, watch, HOUR, oom_kills=4)[0] == "out-of-memory"
+    assert classify(-9, None, watch, HOUR, oom_kills=3)[0] == "crash"
+    assert classify(-11, None, watch, HOUR, oom_kills=4)[0] == "crash"
+
+
 def test_signals_are_named() -> None:
     assert classify(-11, None, watched(ticks(1)), HOUR)[1] == "died of SIGSEGV in phase load"
 
@@ -304,7 +323,9 @@ FIRST = Plan(density=32, precision="bf16", chunk_frames=128, threads=2)
 
 
 def after(*ends: End | Cause, attempts: int = 4, first: Plan = FIRST) -> Plan | GiveUp:
-    return next_attempt(first, [end if isinstance(end, End) else End(end) for end in ends], attempts=attempts)
+    all_ends = [end if isinstance(end, End) else End(end) for end in ends]
+    newest = next((end.t for end in reversed(all_ends) if end.t), 0.0)
+    return next_attempt(first, all_ends, attempts=attempts, checkpoint_t=newest)
 
 
 def plan_after(*ends: End | Cause, attempts: int = 4, first: Plan = FIRST) -> Plan:
@@ -372,14 +393,39 @@ def test_the_last_attempt_is_followed_by_an_estimate_if_it_is_worth_hearing() ->
     assert isinstance(after(*["timeout"] * 3, End("timeout", t=0.4)), GiveUp)
 
 
-def test_an_estimate_that_fails_is_the_end_but_one_that_was_lost_is_made_again() -> None:
+def test_an_estimate_is_tried_twice_and_one_that_was_lost_is_not_counted() -> None:
     spent = [*[End("timeout", t=0.7)] * 4]
-    assert isinstance(after(*spent, End("crash", mode="estimate", t=0.7)), GiveUp)
-    assert plan_after(*spent, End("lost", mode="estimate", t=0.7)).mode == "estimate"
+    failed, lost = End("crash", mode="estimate", t=0.7), End("lost", mode="estimate", t=0.7)
+    assert plan_after(*spent, lost, lost, failed).mode == "estimate"
+    assert isinstance(after(*spent, failed, failed), GiveUp)
+
+
+def test_an_estimate_is_judged_by_the_checkpoint_that_it_is_made_of() -> None:
+    spent = [End("timeout", t=0.9), *[End("timeout", t=0.1)] * 3]
+    assert isinstance(after(*spent), GiveUp)
+
+
+def test_silence_at_the_end_of_the_grid_is_sampled_again_from_the_noise() -> None:
+    assert not plan_after(End("numbers", t=1.0)).resume
+    assert plan_after(End("numbers", t=0.5)).resume
+
+
+def test_who_does_not_want_to_resume_never_does() -> None:
+    for cause in ("timeout", "crash", "numbers", "swap-thrash", "lost"):
+        assert not plan_after(cause, first=replace(FIRST, resume=False)).resume  # type: ignore[arg-type]
+
+
+def test_the_floor_holds_for_a_song_that_thinned_its_own_grid_below_it() -> None:
+    assert plan_after(End("crash", density=3)).density == MIN_DENSITY
+
+
+def test_a_deadline_that_passed_after_a_stop_says_so() -> None:
+    gone = next_attempt(FIRST, [End("interrupted", "goes on")], attempts=4, out_of_time=True)
+    assert gone == GiveUp("timeout", "its deadline has passed")
 
 
 def test_past_its_deadline_only_the_estimate_is_left() -> None:
-    plan = next_attempt(FIRST, [End("timeout", t=0.8)], attempts=4, out_of_time=True)
+    plan = next_attempt(FIRST, [End("timeout", t=0.8)], attempts=4, checkpoint_t=0.8, out_of_time=True)
     assert isinstance(plan, Plan)
     assert plan.mode == "estimate"
 
