@@ -132,6 +132,9 @@ async def supervise(
             checkpoint_t=past.checkpoint_t,
             out_of_time=left_s is not None and left_s <= 0,
         )
+        if isinstance(plan, Plan) and not _as_checked(job):
+            words = "its clip or the sound to edit has changed since the check; run the same command again"
+            plan = GiveUp("bad-input", words)
         if isinstance(plan, GiveUp):
             return _fail(job, folder, past, plan)
         try:
@@ -162,6 +165,16 @@ def _take_up(job: Job, folder: SongFolder, house: House, *, redo_degraded: bool)
     )
     # Given up by a batch that could not write that down: this one tries afresh, as after any failure.
     return Past(seed=past.seed) if isinstance(spent, GiveUp) else past
+
+
+def _as_checked(job: Job) -> bool:
+    """Are the sounds that the song is made from still those that were checked, maybe hours ago?"""
+    if job.song.style_audio is None and job.song.edit_source is None:
+        return True
+    try:
+        return manifest.fingerprint(job.song, job.answer) == job.fingerprint
+    except OSError:
+        return False
 
 
 def _distrust(past: Past) -> None:

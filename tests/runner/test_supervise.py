@@ -303,6 +303,19 @@ def test_a_song_that_was_made_well_before_a_crash_is_not_made_again_as_degraded(
     assert make(song, NOBODY_IS_ASKED, redo_degraded=True).state == "done"
 
 
+def test_a_clip_that_changed_after_the_check_fails_its_song(song: SongFolder, tmp_path: Path) -> None:
+    clip = tmp_path / "clip.wav"
+    clip.write_bytes(b"as checked")
+    checked = replace(JOB, song=replace(JOB.song, style=None, style_audio=clip))
+    checked = replace(checked, fingerprint=manifest.fingerprint(checked.song, checked.answer))
+    clip.write_bytes(b"another")
+    ended = make(song, checked)
+    assert (ended.state, song.attempts()) == ("failed", [])
+    assert "changed since the check" in ended.note
+    clip.write_bytes(b"as checked")
+    assert make(song, checked).state == "done"
+
+
 # ---------------------------------------------------------------- stops
 
 
