@@ -2,6 +2,7 @@
 # make demo    setup, then every song of jobs/
 # make test    setup, then all tests
 # make check   setup, then format, lint and types
+# make bench   setup, then every figure of benchmarks/ (minutes; on an otherwise quiet machine)
 # make lock    requirements*.lock anew from pyproject.toml (needs uv; UPGRADE=1 takes newer versions)
 # make clean   remove .venv and caches, keep outputs/
 #
@@ -11,7 +12,7 @@
 
 PY := .venv/bin/python
 
-.PHONY: help setup demo test check lock clean
+.PHONY: help setup demo test check bench lock clean
 
 help:
 	@sed -n 's/^# \{0,1\}//p' Makefile
@@ -32,6 +33,10 @@ check: setup
 
 COMPILE = uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \
 	--no-header --no-annotate --quiet $(if $(UPGRADE),--upgrade)
+
+bench: setup
+	@set -e; for name in cli_start parent_cost first_step freeze_to_kill beat_cost batch_overhead; do \
+		$(PY) -m benchmarks.$$name; done
 
 lock:
 	$(COMPILE) -o requirements.lock

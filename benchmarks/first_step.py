@@ -60,7 +60,7 @@ def main() -> None:
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """What one worker told until its first step: its seconds, in all and of each of PARTS, and its imports."""
+    """What a worker told until its first step: its seconds, in all and of each of PARTS, and its imports."""
 
     total_s: float
     parts_s: list[float]
@@ -82,7 +82,7 @@ def run(job: Job, *options: str) -> Told:
     with tempfile.TemporaryDirectory() as name:
         folder = SongFolder(Path(name, "outputs", job.song.id))
         folder.folder.mkdir(parents=True)
-        house = House(mark=f"{name}|{os.getpid()}", worker=(sys.executable, *options, WORKER))
+        house = House(mark=f"{name}|{os.getpid()}", worker=(sys.executable, "-P", *options, WORKER))
         spawned = asyncio.run(sing_a_step(job, folder, house))
         return told(spawned, folder.attempts()[0].log.read_text().splitlines())
 
