@@ -31,12 +31,12 @@ check: setup
 	$(PY) -m ruff check .
 	$(PY) -m mypy
 
-COMPILE = uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \
-	--no-header --no-annotate --quiet $(if $(UPGRADE),--upgrade)
-
 bench: setup
 	@set -e; for name in cli_start parent_cost first_step freeze_to_kill beat_cost batch_overhead; do \
 		$(PY) -m benchmarks.$$name; done
+
+COMPILE = uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \
+	--no-header --no-annotate --quiet $(if $(UPGRADE),--upgrade)
 
 lock:
 	$(COMPILE) -o requirements.lock
