@@ -2,7 +2,7 @@
 
 Example: python -m benchmarks.import_full --folder /tmp/import-full
 
-Needs 9 GB of disk in that folder, and 3 GB of memory while the files are made. They stay, the bundle does not.
+Needs 9 GB of disk in that folder, and 3 GB of memory while the files are made. They stay, the bundle goes.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def main() -> None:
 
 
 def measured(folder: Path, model: Published) -> tuple[float, int, int]:
-    """Seconds of one import into an empty folder, its peak memory, and the peak of what is not mapped files."""
+    """Seconds of one import, peak of its resident memory, and peak of what of it is not mapped files."""
     shutil.rmtree(folder / "models", ignore_errors=True)
     child = multiprocessing.get_context("spawn").Process(target=convert, args=(folder, model))
     began = time.perf_counter()

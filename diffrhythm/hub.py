@@ -13,13 +13,21 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import httpx
-from huggingface_hub import get_hf_file_metadata, get_session, get_token, hf_hub_url
+from huggingface_hub import (
+    get_hf_file_metadata,
+    get_session,
+    get_token,
+    hf_hub_download,
+    hf_hub_url,
+    try_to_load_from_cache,
+)
 from huggingface_hub.errors import OfflineModeIsEnabled
+from huggingface_hub.utils import tqdm  # type: ignore[attr-defined]
 
-from diffrhythm import bundle
+from diffrhythm import bundle, mulan
 from diffrhythm.bundle import Origin
 from diffrhythm.digest import Report, sha256, silent
 from diffrhythm.errors import BundleError
@@ -98,6 +106,64 @@ def pull(
         install(model, folder, sources, report)
         shutil.rmtree(downloads)
     return True
+
+
+def pull_encoder(*, report: Report = silent, endpoint: str | None = None, cache: Path | None = None) -> bool:
+    """Fetches the style encoder's files into the hub's cache, where all models look; False if all are there.
+
+    At pinned commits, by the hub library, which takes up a dropped connection but begins a file anew in
+    another process. cache: in place of the hub's own. Raises BundleError.
+    """
+    missing = [
+        file
+        for file in mulan.FILES.values()
+        if not isinstance(_cached(file, cache), str)  # it may also know that the hub has no such file
+    ]
+    for file in missing:
+        try:
+            path = hf_hub_download(
+                file.repository,
+                file.path,
+                revision=mulan.COMMITS[file.repository],
+                endpoint=endpoint,
+                cache_dir=cache,
+                tqdm_class=_bar(f"fetch {file.path} of {file.repository}", report),
+            )
+        except (httpx.HTTPError, OSError, ValueError) as error:
+            raise BundleError(
+                f"not fetched ({_words(error)}): {file.repository} {file.path}; run it again"
+            ) from error
+        _check_blob(Path(path), report)
+    return bool(missing)
+
+
+def _cached(file: HubFile, cache: Path | None) -> object:
+    return try_to_load_from_cache(
+        file.repository, file.path, cache_dir=cache, revision=mulan.COMMITS[file.repository]
+    )
+
+
+def _bar(what: str, report: Report) -> type[tqdm]:
+    """A progress bar for the hub library that draws nothing and tells report."""
+
+    class Bar(tqdm):
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **{**options, "disable": True})  # type: ignore[no-untyped-call]
+
+        def update(self, n: float | None = 1) -> None:
+            self.n += n or 0
+            report(what, int(self.n), int(self.total or self.n))
+
+    return Bar
+
+
+def _check_blob(path: Path, report: Report) -> None:
+    """Large files lie in the cache under the SHA-256 that the hub stated; others are as small as a page."""
+    blob = path.resolve()
+    if re.fullmatch(r"[0-9a-f]{64}", blob.name) and sha256(blob, report) != blob.name:
+        path.unlink()
+        blob.unlink()
+        raise BundleError(f"fetched with another SHA-256 than the hub states: {path}; run it again")
 
 
 def fetch(remote: Remote, folder: Path, report: Report = silent, pause: Pause = time.sleep) -> Source:

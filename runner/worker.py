@@ -411,11 +411,13 @@ def _durations(durations: list[float] | dict[str, float]) -> str:
 
 
 def _pull(question: Question, report: Meter) -> Answer:
-    from diffrhythm import hub, published
+    from diffrhythm import hub, mulan, published
 
     model, folder = _published(question), published.models_folder()
     made = hub.pull(model, folder, source=Path(question.source) if question.source else None, report=report)
-    return Answer(words=[_made(model.name, folder, made)])
+    hub.pull_encoder(report=report)
+    words = [_made(model.name, folder, made), f"licences: {model.licence}; style encoder: {mulan.LICENCE}"]
+    return Answer(words=words)
 
 
 def _import(question: Question, report: Meter) -> Answer:

@@ -12,6 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from published_files import Files
 
+from diffrhythm import mulan
 from diffrhythm.published import SOURCE_COMMIT, SOURCE_REPOSITORY
 
 COMMIT = "c0ffee" + "0" * 34
@@ -29,6 +30,7 @@ class Hub:
     address: str
     hosted: dict[tuple[str, str], bytes]
     commit: str = COMMIT
+    commits: set[str] = field(default_factory=set)  # further ones with the same files
     drops: list[int] = field(default_factory=list)
     answers: list[int] = field(default_factory=list)
     swapped: dict[bytes, bytes] = field(default_factory=dict)
@@ -40,7 +42,8 @@ class Hub:
     tokens: list[tuple[str, str]] = field(default_factory=list)
 
     def find(self, repository: str, revision: str, path: str) -> bytes | None:
-        return self.hosted.get((repository, path)) if revision in (self.commit, "main") else None
+        there = revision in (self.commit, "main") or revision in self.commits
+        return self.hosted.get((repository, path)) if there else None
 
 
 @contextmanager
@@ -66,6 +69,15 @@ def serving(files: Files) -> Iterator[Hub]:
         thread.join()
 
 
+def host_encoder(hub: Hub) -> dict[str, bytes]:
+    """Hosts the style encoder's files, true by name alone; their contents by their names in a bundle."""
+    contents = {name: f"content of {name}".encode() for name in mulan.FILES}
+    for name, file in mulan.FILES.items():
+        hub.hosted[file.repository, file.path] = contents[name]
+    hub.commits = set(mulan.COMMITS.values())
+    return contents
+
+
 class Handler(BaseHTTPRequestHandler):
     """/OWNER/NAME/resolve/REVISION/PATH sends on to /content/SHA256 at another host, as the hub does.
 
@@ -88,7 +100,7 @@ class Handler(BaseHTTPRequestHandler):
         self.hub.asked.append(f"{self.command} {self.path}")
         self.hub.tokens.append((self.path, self.headers.get("Authorization", "")))
         if found := re.fullmatch(r"/(.+?/.+?)/resolve/(.+?)/(.+)", self.path):
-            self._resolve(self.hub.find(*found.groups()))
+            self._resolve(self.hub.find(*found.groups()), found[2])
         elif found := re.fullmatch(r"/content/([0-9a-f]{64})", self.path):
             self._content(next(c for c in self.hub.hosted.values() if sha(c) == found[1]))
         elif found := re.fullmatch(rf"/({SOURCE_REPOSITORY})/({SOURCE_COMMIT})/(.+)", self.path):
@@ -96,7 +108,7 @@ class Handler(BaseHTTPRequestHandler):
         else:
             self._say(404)
 
-    def _resolve(self, content: bytes | None) -> None:
+    def _resolve(self, content: bytes | None, revision: str) -> None:
         if content is None:
             self._say(404, {"X-Error-Code": "RevisionNotFound"})
             return
@@ -105,7 +117,7 @@ class Handler(BaseHTTPRequestHandler):
             302,
             {
                 "Location": f"{self.hub.address.replace('127.0.0.1', 'localhost')}/content/{sha(content)}",
-                "X-Repo-Commit": self.hub.commit,
+                "X-Repo-Commit": self.hub.commit if revision == "main" else revision,
                 "X-Linked-Etag": f'"{stated}"',
                 "X-Linked-Size": str(len(content)),
             },
@@ -118,7 +130,7 @@ class Handler(BaseHTTPRequestHandler):
         content = self.hub.swapped.get(content, content)
         asked = self.headers.get("Range", "")
         self.hub.ranges.append(asked)
-        start = 0 if self.hub.ignores_range else int(re.fullmatch(r"bytes=(\d+)-", asked)[1])  # type: ignore[index]
+        start = 0 if self.hub.ignores_range else int(asked[6:-1] or 0)  # bytes=N-
         body = content[start:]
         self.send_response(206 if start else 200)
         if start:

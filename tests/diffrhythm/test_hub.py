@@ -16,7 +16,7 @@ import standin_hub
 from published_files import Files
 from standin_hub import COMMIT, Hub
 
-from diffrhythm import bundle, hub
+from diffrhythm import bundle, hub, mulan
 from diffrhythm.bundle import ABOUT, TRANSFORMER
 from diffrhythm.digest import sha256
 from diffrhythm.errors import BundleError
@@ -258,3 +258,44 @@ def test_progress_counts_the_bytes_of_each_file(files: Files, models: Path, stan
     assert pull(files, models, stand_in, report=report)
     assert last["fetch cfm_model.pt"] == (files.transformer.stat().st_size,) * 2
     assert last["fetch vae_model.pt"] == (files.vae.stat().st_size,) * 2
+
+
+# ---------------------------------------------------------------- the style encoder
+
+
+@pytest.fixture
+def encoder(stand_in: Hub) -> dict[str, bytes]:
+    """The encoder's files by their names in a bundle, hosted."""
+    return standin_hub.host_encoder(stand_in)
+
+
+def test_the_encoder_is_fetched_once_at_its_pinned_commits_to_where_it_is_looked_for(
+    encoder: dict[str, bytes], stand_in: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, once: Path
+) -> None:
+    said: list[tuple[str, int, int]] = []
+    assert hub.pull_encoder(endpoint=stand_in.address, cache=tmp_path, report=lambda *word: said.append(word))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    found = mulan.locate(bundle.read(once / "diffrhythm-1.2"))
+    assert {name: path.read_bytes() for name, path in found.items()} == encoder
+    size = len(encoder[mulan.WEIGHTS])
+    assert ("fetch pytorch_model.bin of OpenMuQ/MuQ-MuLan-large", size, size) in said
+    stand_in.asked.clear()
+    assert not hub.pull_encoder(endpoint=stand_in.address, cache=tmp_path)
+    assert stand_in.asked == []
+
+
+def test_an_encoder_of_another_sum_is_refused_and_not_kept(
+    encoder: dict[str, bytes], stand_in: Hub, tmp_path: Path
+) -> None:
+    true = encoder[mulan.WEIGHTS]
+    stand_in.swapped = {true: true[::-1]}
+    with pytest.raises(BundleError, match="another SHA-256"):
+        hub.pull_encoder(endpoint=stand_in.address, cache=tmp_path)
+    stand_in.swapped = {}
+    assert hub.pull_encoder(endpoint=stand_in.address, cache=tmp_path)
+
+
+def test_an_encoder_that_is_out_of_reach_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match=r"not fetched .*: OpenMuQ/MuQ-MuLan-large config\.json") as error:
+        hub.pull_encoder(endpoint="http://127.0.0.1:9", cache=tmp_path)
+    assert "\n" not in str(error.value)

@@ -39,9 +39,11 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
 
 
 @pytest.fixture
-def hub(files: Files, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+def hub(files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     with standin_hub.serving(files) as server:
+        standin_hub.host_encoder(server)
         monkeypatch.setenv("HF_ENDPOINT", server.address)
+        monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
         yield server
 
 
@@ -176,8 +178,12 @@ def test_a_pulled_model_is_listed_found_verified_and_not_pulled_again(
 ) -> None:
     pull = Question("pull", "diffrhythm-1.2", source=str(files.source))
     place = str(folder / "diffrhythm-1.2")
-    assert ask(pull, worker=worker).words == [f"diffrhythm-1.2: ready: {place}"]
-    assert ask(pull, worker=worker).words == [f"diffrhythm-1.2: was there, and is whole: {place}"]
+    ready, licences = ask(pull, worker=worker).words
+    assert ready == f"diffrhythm-1.2: ready: {place}"
+    assert "CC-BY-NC-4.0" in licences
+    hub.asked.clear()
+    assert ask(pull, worker=worker).words[0] == f"diffrhythm-1.2: was there, and is whole: {place}"
+    assert hub.asked == []  # the encoder is there, too
     rows = {row["name"]: row for row in ask(Question("list"), worker=worker).models}
     assert (rows["diffrhythm-1.2"]["state"], rows["diffrhythm-1.2"]["durations"]) == ("whole", "95 s")
     assert ask(Question("path", "diffrhythm-1.2"), worker=worker).folder == place
