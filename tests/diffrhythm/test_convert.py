@@ -26,7 +26,7 @@ from diffrhythm.bundle import ABOUT, TRANSFORMER, VAE, VAE_SCRIPT
 from diffrhythm.config import ModelConfig
 from diffrhythm.digest import sha256
 from diffrhythm.errors import BundleError
-from diffrhythm.published import BASE, FULL, MODELS, Published
+from diffrhythm.published import BASE, FULL, MODELS, Published, models_folder
 from diffrhythm.transformer import DiT
 
 
@@ -173,6 +173,43 @@ def test_the_table_counts_each_models_parameters_rightly(model: Published) -> No
 def test_base_and_full_differ_in_what_is_embedded_and_how_long_they_sing() -> None:
     assert (BASE.durations, BASE.frames, BASE.config) == ([95.0], "all", ModelConfig.base())
     assert (FULL.durations, FULL.config) == ({"min": 96.0, "max": 285.0}, ModelConfig.full())
+
+
+def test_a_model_is_found_by_its_name_in_the_models_folder(
+    files: Files, once: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DIFFRHYTHM_MODELS", str(once))
+    assert bundle.load("diffrhythm-1.2").folder == once / files.model.name
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_model_that_is_not_here_is_told_with_the_command_that_gets_it(
+    name: str, models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("DIFFRHYTHM_MODELS", raising=False)
+    monkeypatch.setenv("XDG_DATA_HOME", str(models))
+    place = models / "diffrhythm" / "models" / name
+    with pytest.raises(BundleError) as error:
+        bundle.load(name)
+    assert str(error.value) == f"no model {name}: {place}; get it with: runner models pull {name}"
+
+
+def test_a_relative_data_folder_counts_as_unset(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("DIFFRHYTHM_MODELS", raising=False)
+    monkeypatch.setenv("XDG_DATA_HOME", "relative")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert models_folder() == tmp_path / ".local" / "share" / "diffrhythm" / "models"
+
+
+UPSTREAM = Path(__file__).parents[2].parent / "shared" / "upstream-data"
+
+
+@pytest.mark.skipif(not UPSTREAM.is_dir(), reason="the published phone table and negative style are not here")
+def test_the_pinned_files_are_the_published_ones(tmp_path: Path) -> None:
+    for file, name in ((BASE.phonemes, "vocab.json"), (BASE.negative_style, "vocal.npy")):
+        (tmp_path / file.path).parent.mkdir(parents=True)
+        shutil.copyfile(UPSTREAM / name, tmp_path / file.path)
+        assert install.pinned(file, tmp_path).origin.bytes == file.bytes
 
 
 # ---------------------------------------------------------------- what is refused
