@@ -1,6 +1,8 @@
 """One update rule each: x at the next point of time. None knows the model.
 
-The rules are torchdiffeq's own, one call for one interval of the grid, so its arithmetic is the reference.
+The rules of higher order are torchdiffeq's own, one call for one interval of the grid. Euler's, which most
+songs are made with, stands here and gives the same bits (test_solvers): importing torchdiffeq brings scipy
+along, which takes 0.4 s of every song (benchmarks/first_step.py).
 """
 
 from __future__ import annotations
@@ -11,7 +13,6 @@ from functools import partial
 
 import torch
 from torch import Tensor
-from torchdiffeq import odeint
 
 from diffrhythm.errors import RequestError
 
@@ -46,11 +47,20 @@ def named(name: str) -> Solver:
     return SOLVERS[name]
 
 
+def euler_step(velocity: Velocity, x_t: Tensor, t: float, t_next: float, memory: Memory) -> Step:
+    """x at t_next by the explicit Euler rule; see one_step."""
+    start, end = torch.tensor([t, t_next], dtype=torch.float32, device=x_t.device)
+    v = velocity(start, x_t)
+    return Step(x=x_t + (end - start) * v, v=v)
+
+
 def one_step(method: str, velocity: Velocity, x_t: Tensor, t: float, t_next: float, memory: Memory) -> Step:
     """x at t_next by torchdiffeq's `method`, which starts afresh in each step and needs no memory.
 
     x_t: [b, t, c] float32. 0 <= t < t_next <= 1.
     """
+    from torchdiffeq import odeint
+
     evaluated: list[Tensor] = []
 
     def noted(time: Tensor, x: Tensor) -> Tensor:
@@ -64,7 +74,7 @@ def one_step(method: str, velocity: Velocity, x_t: Tensor, t: float, t_next: flo
 
 
 SOLVERS: Mapping[str, Solver] = {
-    "euler": Solver(evaluations=1, order=1, step=partial(one_step, "euler")),
+    "euler": Solver(evaluations=1, order=1, step=euler_step),
     "midpoint": Solver(evaluations=2, order=2, step=partial(one_step, "midpoint")),
     "heun": Solver(evaluations=2, order=2, step=partial(one_step, "heun2")),
     # torchdiffeq's rk4 is Kutta's 3/8 rule, not the classical one.
