@@ -198,7 +198,7 @@ class TextEmbedding(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         # Unfilled: drawing its beginning on the meta device would import half of torch's compiler (0.9 s).
-        self.text_embed = nn.Embedding.from_pretrained(
+        self.text_embed = nn.Embedding.from_pretrained(  # type: ignore[no-untyped-call]
             torch.empty(config.text_rows, config.text_dim), freeze=False
         )
         self.text_blocks = nn.Sequential(*(TextBlock(config.text_dim) for _ in range(config.conv_layers)))
