@@ -1,8 +1,7 @@
-"""Files of our own: where caches live, whole or not at all, and by which sum they are known."""
+"""Files of our own: where caches live, and how a file is put there whole or not at all."""
 
 from __future__ import annotations
 
-import hashlib
 import os
 import secrets
 from pathlib import Path
@@ -41,9 +40,3 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def sha256(path: Path) -> str:
-    """SHA-256 of a file, 64 lower-case hex digits; reads it once, in pieces."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -226,7 +226,7 @@ def inspect(bundle: Bundle, request: Request) -> Plan:
     _check_numbers(request)
     for text_or_clip in (_asked_style(request), request.negative_style):
         if text_or_clip is not None:
-            styles.check(text_or_clip)
+            styles.check(text_or_clip, bundle)
     precision = arithmetic.detect() if request.precision == "auto" else arithmetic.named(request.precision)
     lines = parse_lrc(
         request.lyrics or "",
