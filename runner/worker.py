@@ -214,6 +214,7 @@ def _write(
     """Put the song beside its request, at its loudness and with its tags."""
     from diffrhythm import audio
 
+    began = time.monotonic()
     sound = song.audio if request.loudness is None else audio.to_loudness(song.audio, request.loudness)
     file = attempt.audio(request.format)
     tags = audio.Tags(
@@ -224,6 +225,7 @@ def _write(
         demo=model.demo,
     )
     audio.write(file, sound, request.format, tags=tags)
+    seconds = {**song.seconds, "write": time.monotonic() - began}
     made = {
         "sha256": sha256(file),
         "degraded": _degraded(request, song, resume),
@@ -233,7 +235,7 @@ def _write(
         "sample_rate": song.sample_rate,
         "time_grid": list(song.time_grid),
         "passes": song.passes,
-        "phases": {phase: round(seconds, 3) for phase, seconds in song.seconds.items()},
+        "phases": {phase: round(took, 3) for phase, took in seconds.items()},
         "checks": asdict(audio.check(sound)),
         "latent_std": round(song.latent_std, 4),
         "warnings": list(song.warnings),
