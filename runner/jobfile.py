@@ -10,7 +10,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetJsonSchem
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import CoreSchema
 
-from runner.messages import Format
+from runner.messages import Bits, Format
 
 NAME = r"^[a-z0-9][a-z0-9-]*$"
 MAX_WAIT_S = 30 * 24 * 3600.0
@@ -159,6 +159,9 @@ class Defaults(_Keys):
         default="auto", description="Arithmetic of the model; auto: what this processor is good at."
     )
     format: Format = Field(default="wav", description="Kind of the sound file.")
+    bits: Bits = Field(
+        default=16, description="Of a sample: 16 or 24 in wav and flac, 32 (floating point) in wav."
+    )
     loudness: OrNone[Annotated[float, Field(ge=-60, le=-5)]] = Field(
         default=-14.0, description="Loudness of the song in LUFS; none: the peak at full scale, as published."
     )

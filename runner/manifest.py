@@ -39,6 +39,7 @@ def fingerprint(song: Song, answer: SongAnswer) -> str:
         "language": song.language,
         "lyrics_compat": song.lyrics_compat,
         "format": song.format,
+        "bits": song.bits,
         "loudness": song.loudness,
         "take": song.take,
     }

@@ -12,6 +12,7 @@ SCHEMA = 1
 
 Mode = Literal["sing", "estimate"]
 Format = Literal["wav", "flac", "mp3", "ogg"]
+Bits = Literal[16, 24, 32]
 Phase = Literal["load", "lyrics", "style", "encode", "sample", "decode", "write"]
 SongState = Literal["queued", "running", "done", "degraded", "failed", "interrupted", "left"]
 FINAL_STATES: frozenset[SongState] = frozenset({"done", "degraded", "failed"})
@@ -65,6 +66,7 @@ class SongRequest:
     language: str
     lyrics_compat: str
     format: Format
+    bits: Bits
     loudness: float | None
     density: int
     precision: str

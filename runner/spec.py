@@ -20,7 +20,7 @@ from pydantic_core import ErrorDetails
 from runner import yamlfile
 from runner.errors import Problem, SpecError, TextFileError
 from runner.jobfile import NAME, Defaults, Edit, JobFile, SongSpec, json_schema
-from runner.messages import Format
+from runner.messages import Bits, Format
 from runner.textfile import read_text
 from runner.yamlfile import Document, KeyPath
 
@@ -28,6 +28,9 @@ __all__ = ["Overrides", "Song", "json_schema", "load", "lyrics_start", "single"]
 
 # A job's name is a folder under outputs/, beside files of ours that have a dot in their names.
 JOB_NAME = r"\w[\w -]*"
+
+# What a sample can have; mp3 and ogg have no samples of their own, 16 is taken as nothing said.
+BITS: Mapping[str, tuple[int, ...]] = {"wav": (16, 24, 32), "flac": (16, 24), "mp3": (16,), "ogg": (16,)}
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -64,6 +67,7 @@ class Song:
     lyrics_compat: str
     precision: str
     format: Format
+    bits: Bits
     loudness: float | None
     timeout_s: float
     deadline_s: float | None
@@ -231,6 +235,7 @@ def _takes(source: _Source, at: KeyPath, job: str, model: str, layers: Sequence[
     spec = SongSpec.model_construct(**settings)
     lyrics, lyrics_source = _lyrics(source, (*at, "lyrics"), spec.lyrics)
     _check_style(source, at, spec)
+    _check_bits(source, at, spec)
     first = Song(
         job=job,
         name=spec.name or _name_from_lyrics(source, at, spec.lyrics),
@@ -253,6 +258,7 @@ def _takes(source: _Source, at: KeyPath, job: str, model: str, layers: Sequence[
         lyrics_compat=spec.lyrics_compat,
         precision=spec.precision,
         format=spec.format,
+        bits=spec.bits,
         loudness=spec.loudness,
         timeout_s=spec.timeout,
         deadline_s=spec.deadline,
@@ -344,6 +350,14 @@ def _check_style(source: _Source, at: KeyPath, spec: SongSpec) -> None:
     places = [(*above, key) for above in (at, ("defaults",)) for key in ("style", "style_audio")]
     if spec.style is None and spec.style_audio is None and not source.is_wrong(*places):
         source.report((*at, "style"), 'is missing; write a style such as "pop, warm piano", or a style_audio')
+
+
+def _check_bits(source: _Source, at: KeyPath, spec: SongSpec) -> None:
+    if spec.bits not in BITS[spec.format]:
+        can = " or ".join(map(str, BITS[spec.format]))
+        source.report(
+            (*at, "bits"), f"{spec.bits} is more than {spec.format} has; write {can}, or another format"
+        )
 
 
 def _check_name(source: _Source, at: KeyPath, song: Song, lines: dict[str, int]) -> None:

@@ -329,6 +329,7 @@ def _ask(
         language=song.language,
         lyrics_compat=song.lyrics_compat,
         format=song.format,
+        bits=song.bits,
         loudness=song.loudness,
         density=plan.density,
         precision=plan.precision,

@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from diffrhythm.errors import BundleError, CheckpointError, DiffRhythmError, NumbersError
 from diffrhythm.events import Event
@@ -44,6 +44,8 @@ if TYPE_CHECKING:
     from diffrhythm.sampling import State
 
 EXIT = {None: 0, "bad-input": 3, "no-bundle": 3, "numbers": 4, "out-of-memory": 5, "no-disk": 5}
+# None: as the format has it.
+SUBTYPES: dict[int, Literal["PCM_24", "FLOAT"] | None] = {16: None, 24: "PCM_24", 32: "FLOAT"}
 _NO_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 
 
@@ -224,7 +226,7 @@ def _write(
         model=model.name,
         demo=model.demo,
     )
-    audio.write(file, sound, request.format, tags=tags)
+    audio.write(file, sound, request.format, subtype=SUBTYPES[request.bits], tags=tags)
     seconds = {**song.seconds, "write": time.monotonic() - began}
     made = {
         "sha256": sha256(file),

@@ -51,6 +51,7 @@ def job(
         "lyrics_compat": "ours",
         "precision": "auto",
         "format": "wav",
+        "bits": 16,
         "loudness": None,
         "timeout_s": 60.0,
         "deadline_s": None,

@@ -38,6 +38,7 @@ REQUEST = SongRequest(
     language="en",
     lyrics_compat="no",
     format="wav",
+    bits=16,
     loudness=None,
     density=32,
     precision="fp32",

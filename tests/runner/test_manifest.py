@@ -28,6 +28,7 @@ ASKED_OF_SONG: dict[str, Any] = {
     "language": "zh",
     "lyrics_compat": "published",
     "format": "flac",
+    "bits": 24,
     "loudness": -14.0,
 }
 NOT_ASKED_OF_SONG: dict[str, Any] = {

@@ -69,6 +69,7 @@ songs:
     lyrics_compat: published
     precision: fp32
     format: flac
+    bits: 24
     loudness: -16
     deadline: 3h
     stall: 90s
@@ -101,6 +102,7 @@ songs:
         lyrics_compat="published",
         precision="fp32",
         format="flac",
+        bits=24,
         loudness=-16.0,
         timeout_s=5400.0,
         deadline_s=10800.0,
@@ -141,6 +143,11 @@ def test_what_is_not_written_is_as_a_user_expects(folder: Path) -> None:
         ("name: a, cfg: .nan", "cfg: nan cannot be used; write a finite number"),
         ("name: a, foresight: no", "foresight: 'no' cannot be used; write true or false"),
         ("name: a, resume: 1", "resume: 1 cannot be used; write true or false"),
+        ("name: a, format: mp3, bits: 24", "bits: 24 is more than mp3 has; write 16, or another format"),
+        (
+            "name: a, format: flac, bits: 32",
+            "bits: 32 is more than flac has; write 16 or 24, or another format",
+        ),
         ("name: a, format: mp4", "format: 'mp4' cannot be used; write 'wav', 'flac', 'mp3' or 'ogg'"),
         (
             "name: a, timeout: '1:30'",

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import soundfile
 from folders import REQUEST
 
 from diffrhythm import bundle, grids, sampling
@@ -101,6 +102,8 @@ def sung(whole: Sung, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Sun
         "damaged bundle": {"model": str(truncated)},
         "another bundle": {"model_hash": "0" * 64},
         "half": {"checkpoint": half},
+        "half, 24 bits": {"checkpoint": half, "bits": 24},
+        "half, 32 bits": {"checkpoint": half, "bits": 32},
         "half, thinner": {"checkpoint": half, "density": 4},
         "half, estimate": {"checkpoint": half, "mode": "estimate"},
         "no checkpoint, estimate": {"checkpoint": str(place / "absent"), "mode": "estimate"},
@@ -188,6 +191,14 @@ def test_a_song_goes_on_from_its_checkpoint_on_the_same_grid(sung: dict[str, Sun
     assert [line["step"] for line in log_of(made.attempt)] == list(range(3, STEPS + 1))
     assert made.outcome.song["time_grid"] == list(grids.uniform(STEPS))
     assert made.outcome.song["degraded"] is None
+
+
+def test_a_sample_has_the_bits_that_were_asked_for(sung: dict[str, Sung]) -> None:
+    kinds = {
+        name: soundfile.info(sung[name].attempt.audio("wav")).subtype
+        for name in ("half", "half, 24 bits", "half, 32 bits")
+    }
+    assert list(kinds.values()) == ["PCM_16", "PCM_24", "FLOAT"]
 
 
 def test_with_fewer_steps_only_what_remains_is_thinned(sung: dict[str, Sung]) -> None:
