@@ -192,15 +192,21 @@ def sinusoid(value: Tensor) -> Tensor:
     return torch.cat([angles.sin(), angles.cos()], dim=-1)
 
 
+class _Table(nn.Embedding):
+    """An embedding that is not filled where there is nothing to fill."""
+
+    def reset_parameters(self) -> None:
+        # Drawing numbers on the meta device imports half of torch's compiler, 0.9 s of every song.
+        if not self.weight.is_meta:
+            super().reset_parameters()
+
+
 class TextEmbedding(nn.Module):
     """Phone ids → text channels, each frame's depending on the whole song (GRN): not to be made in pieces."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        # Unfilled: drawing its beginning on the meta device would import half of torch's compiler (0.9 s).
-        self.text_embed = nn.Embedding.from_pretrained(  # type: ignore[no-untyped-call]
-            torch.empty(config.text_rows, config.text_dim), freeze=False
-        )
+        self.text_embed = _Table(config.text_rows, config.text_dim)
         self.text_blocks = nn.Sequential(*(TextBlock(config.text_dim) for _ in range(config.conv_layers)))
 
     def forward(self, ids: Tensor) -> Tensor:

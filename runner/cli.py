@@ -295,8 +295,9 @@ def _make(songs: list[Song], out: Path, options: Any, *, quiet: bool) -> None:
     from runner.supervise import Job
 
     outputs = Outputs(out)
-    with outputs.locked():
-        pass  # say that they are taken before anybody waits for the check
+    if out.exists():
+        with outputs.locked():
+            pass  # say that they are taken before anybody waits for the check
     answers = ask(songs)
     if not quiet:
         for choice in dict.fromkeys(answer.choice for answer in answers):
