@@ -25,7 +25,7 @@ from runner.songfolder import Attempt, SongFolder
 from runner.spec import Song, lyrics_start
 from runner.verdict import GiveUp, Kill, Plan, Watch
 
-TICK_S = 0.25
+TICK_S = 0.5
 GRACE_S = 5.0
 # Waiting for memory ends here: it may be another program's, for good.
 AWAIT_MEMORY_S = 300.0
@@ -397,8 +397,8 @@ def _asked_to_stop(folder: SongFolder, house: House) -> Kill | None:
 
 
 async def _tick(house: House) -> None:
-    """Wait for the next look. All songs are looked at in the same moment, woken once and not once for each:
-    four cost 1.2 % of a core, with a moment each 1.8 % (benchmarks/parent_cost.py)."""
+    """Wait for the next look. All songs are looked at in the same moment: woken once and not once for each,
+    a parent of four costs a third less (benchmarks/parent_cost.py)."""
     wait_s = house.tick_s - time.monotonic() % house.tick_s
     with suppress(TimeoutError):
         await asyncio.wait_for(house.stopping.wait(), wait_s)
