@@ -1,6 +1,6 @@
 """A model of the published size with random weights: its load, its memory, and a song of 95 s by the runner.
 
-Example: python -m benchmarks.full_size --bundle /tmp/full-size --steps 2 --precision bf16
+Example: python -m benchmarks.full_size --bundle full-size --steps 2 --precision bf16
 
 The bundle is made where it is not there yet: 5 GB on disk in float32, as an imported model has it, and 10 GB
 of memory while it is made; about half of both with --stored bfloat16. A cold start drops the bundle's files

@@ -1,6 +1,6 @@
 """Files of the published form and size, random weights in them, imported: time and memory of the conversion.
 
-Example: python -m benchmarks.import_full --folder /tmp/import-full
+Example: python -m benchmarks.import_full --folder import-full
 
 Needs 9 GB of disk in that folder, and 3 GB of memory while the files are made. They stay, the bundle goes.
 """

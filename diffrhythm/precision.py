@@ -55,18 +55,6 @@ def named(name: str, where: str = "precision") -> Precision:
     raise RequestError(f"precision {name!r}: {where}: choose one of {', '.join(PRECISIONS)}")
 
 
-def safer(precision: Precision) -> Precision | None:
-    """What to try when the numbers went wrong: int8 → bf16 → fp32 → None."""
-    after: dict[Precision, Precision] = {"int8": "bf16", "bf16": "fp32"}
-    return after.get(precision)
-
-
-def smaller(precision: Precision) -> Precision | None:
-    """What to try when memory ran out: fp32 → bf16 → int8 → None."""
-    after: dict[Precision, Precision] = {"fp32": "bf16", "bf16": "int8"}
-    return after.get(precision)
-
-
 def cpu_flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
     """What Linux says that the processor can do; nothing on other systems."""
     if not cpuinfo.exists():

@@ -32,7 +32,10 @@ app.add_typer(models, name="models")
 Out = Annotated[Path, typer.Option("--out", help="Folder of the results.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing unless something went wrong.")]
 Strict = Annotated[
-    bool, typer.Option("--strict", help="Exit 1 also for a song made with fewer steps than asked.")
+    bool,
+    typer.Option(
+        "--strict", help="Exit 1 also for a song made with fewer steps than asked, or left for another night."
+    ),
 ]
 Files = Annotated[list[Path], typer.Argument(help="Job files.", metavar="JOB.yaml …", show_default=False)]
 SongName = Annotated[str, typer.Argument(help="<job>/<name>, or the name alone where it is unique.")]

@@ -179,14 +179,14 @@ class Defaults(_Keys):
     attempts: int = Field(default=4, ge=1, le=20, description="Attempts that a song may use.")
     foresight: bool = Field(
         default=True,
-        description="Take fewer steps from the start where the measured pace would miss the timeout.",
+        description="Take fewer steps from there on where the measured pace would miss the timeout.",
     )
     threads: OrNone[Annotated[int, Field(ge=1, le=1024)]] = Field(
         default=None,
         description="Processor threads of a song; none: the cores shared among the songs that run.",
     )
     memory: OrNone[Bytes] = Field(
-        default=None, description="Memory that a song may use (6G, 800M); none: no limit."
+        default=None, description="Memory that a song may use (6G, 800M); none: all that the machine has."
     )
     nice: int = Field(
         default=10, ge=0, le=19, description="Politeness towards other programs; 19 gives way the most."

@@ -130,6 +130,7 @@ class Outcome:
     peak_rss: int = 0
     peak_swap: int = 0
     peak_private: int = 0
+    slept_s: float = 0.0  # time in which the machine slept or nobody was served, not charged
     song: dict[str, Any] = field(default_factory=dict)
     evidence: list[dict[str, Any]] = field(default_factory=list)
     schema: int = SCHEMA

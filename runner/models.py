@@ -19,7 +19,7 @@ from runner.errors import ForeignFileError, ModelError
 from runner.files import read_json, write_json
 
 SCHEMA = 1
-WORKER = (sys.executable, "-m", "runner.worker", "models")
+WORKER = (sys.executable, "-P", "-m", "runner.worker", "models")
 
 Verb = Literal["list", "pull", "import", "verify", "path"]
 State = Literal["whole", "absent", "damaged"]

@@ -123,7 +123,7 @@ async def supervise(
                 return replace(state, seconds=time.monotonic() - began)
             _distrust(past)
             past = recall(folder, job.fingerprint)
-        spent_s = sum(outcome.elapsed_s for outcome in past.outcomes)
+        spent_s = sum(o.elapsed_s for o in past.outcomes if o.cause not in FREE_CAUSES)
         left_s = None if job.song.deadline_s is None else job.song.deadline_s - spent_s
         plan = verdict.next_attempt(
             job.plan,
@@ -281,12 +281,15 @@ async def _attempt(
     attempt = folder.new_attempt()
     request = _ask(job, folder, attempt, house, plan, past, left_s)
     write_message(attempt.request, request)
+    folder.failure.unlink(missing_ok=True)  # it told of an earlier making
     say(
         QueuedSong(
             folder.id, "running", note=plan.note, attempt=attempt.number, attempts=len(past.outcomes) + 1
         )
     )
     outcome = await _run(job, folder, attempt, request, house)
+    if outcome.t is None and request.checkpoint is not None:  # it got no step further
+        outcome = replace(outcome, t=past.checkpoint_t)
     attempt.clean()
     write_message(attempt.outcome, outcome)
     return outcome
@@ -450,6 +453,7 @@ def _judge_end(
         peak_rss=watch.peak_rss,
         peak_swap=watch.peak_swap,
         peak_private=watch.peak_private,
+        slept_s=round(watch.slept_s, 3),
         song=told.song if told is not None and cause is None else {},
         evidence=_evidence(watch) if kill is not None and cause is not None else [],
     )

@@ -409,13 +409,15 @@ class _Count:
     slow: int = 0
     memory: int = 0
     crashes: int = 0
-    numbers: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class _Course:
+    """wrong_in: the arithmetic in which the numbers were last wrong."""
+
     plan: Plan
     count: _Count = field(default_factory=_Count)
+    wrong_in: str | None = None
 
 
 def next_attempt(
@@ -446,7 +448,8 @@ def next_attempt(
     if sum(end.mode == "estimate" and end.cause not in FREE_CAUSES for end in ends) >= ESTIMATE_TRIES:
         return replace(why, message=f"{why.message}; its early estimate could not be kept either")
     spent = count.slow >= attempts or count.memory >= attempts or out_of_time
-    if spent or (last.cause == "numbers" and _safest_failed(first, count)):
+    # Wrong numbers in the safest arithmetic: trying again would compute the same.
+    if spent or (last.cause == "numbers" and course.wrong_in == ARITHMETIC[-1]):
         if checkpoint_t < WORTH_HEARING_T:
             return why
         return replace(
@@ -455,11 +458,6 @@ def next_attempt(
     if last.cause == "numbers" and last.t >= 1:
         return replace(plan, resume=False)  # what was sampled is itself wrong
     return plan
-
-
-def _safest_failed(first: Plan, count: _Count) -> bool:
-    """Were the numbers wrong in the safest arithmetic, too? Trying again would compute the same."""
-    return count.numbers > len(ARITHMETIC) - 1 - ARITHMETIC.index(first.precision)
 
 
 def _after(course: _Course, end: End) -> _Course:
@@ -472,9 +470,7 @@ def _after(course: _Course, end: End) -> _Course:
         return _Course(_smaller(_halved(plan), end), replace(count, memory=count.memory + 1))
     slow = replace(count, slow=count.slow + 1)
     if end.cause == "numbers":
-        return _Course(
-            replace(_safer(plan), note="safer arithmetic"), replace(slow, numbers=count.numbers + 1)
-        )
+        return _Course(replace(_safer(plan), note="safer arithmetic"), slow, wrong_in=plan.precision)
     if end.cause == "crash":
         again = plan if count.crashes == 0 else _safer(_halved(plan))
         return _Course(again, replace(slow, crashes=count.crashes + 1))

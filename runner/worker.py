@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from diffrhythm.bundle import Bundle
     from diffrhythm.editing import Edit
     from diffrhythm.generate import Song
+    from diffrhythm.presets import Preset
     from diffrhythm.published import Published
     from diffrhythm.sampling import State
 
@@ -70,7 +71,7 @@ def _answer(question: SongQuestion) -> SongAnswer:
     from diffrhythm.generate import Request, inspect
 
     try:
-        chosen = presets.auto("cpu") if question.preset == "auto" else presets.preset(question.preset)
+        chosen = presets.auto() if question.preset == "auto" else presets.preset(question.preset)
         model = bundle.load(question.model)
         steps = question.steps if question.steps is not None else chosen.steps
         cfg = question.cfg if question.cfg is not None else chosen.cfg
@@ -93,8 +94,19 @@ def _answer(question: SongQuestion) -> SongAnswer:
         precision=plan.precision,
         model_hash=model.hash,
         demo=model.demo,
-        choice=f"preset {question.preset}: {chosen.why}",
+        choice=_choice(question, chosen, steps, cfg),
     )
+
+
+def _choice(question: SongQuestion, chosen: Preset, steps: int, cfg: float) -> str:
+    """Why these steps and this guidance."""
+    asked = [name for name in ("steps", "cfg") if getattr(question, name) is not None]
+    why = f"preset {question.preset}: {chosen.why}" if len(asked) < 2 else "as asked"
+    if len(asked) == 1:
+        why = (
+            f"{'steps' if asked == ['steps'] else 'guidance'} as asked, the rest by preset {question.preset}"
+        )
+    return f"{steps} steps, guidance {cfg:g} ({why})"
 
 
 def _asked(asked: SongQuestion | SongRequest) -> dict[str, Any]:
@@ -269,7 +281,7 @@ def _resume(request: SongRequest) -> State | None:
 
 @dataclass(slots=True)
 class _Steps:
-    """What happens at every step: checkpoint, step log, beat, and foresight; in this order."""
+    """What happens at every step: checkpoint, foresight, step log, beat; in this order."""
 
     request: SongRequest
     attempt: Attempt
@@ -277,10 +289,9 @@ class _Steps:
     began: float
     last: float = field(default_factory=time.monotonic)
     seconds: list[float] = field(default_factory=list)
-    density: int = 0
 
     def event(self, event: Event) -> None:
-        """A phase began or a chunk was decoded; steps come by way of `step`."""
+        """A phase began, or a chunk was encoded or decoded; steps come by way of `step`."""
         if event.phase == "sample" and event.step > 0:
             return
         self.last = time.monotonic()

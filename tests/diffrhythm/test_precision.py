@@ -77,14 +77,6 @@ def test_a_system_without_cpuinfo_has_no_flags(tmp_path: Path) -> None:
     assert precision.cpu_flags(tmp_path / "cpuinfo") == frozenset()
 
 
-def test_safer_leads_from_int8_to_fp32_and_ends() -> None:
-    assert [precision.safer(name) for name in ("int8", "bf16", "fp32")] == ["bf16", "fp32", None]
-
-
-def test_smaller_leads_from_fp32_to_int8_and_ends() -> None:
-    assert [precision.smaller(name) for name in ("fp32", "bf16", "int8")] == ["bf16", "int8", None]
-
-
 def test_fp32_changes_nothing() -> None:
     dit = golden.model_of(CONFIG, weight_seed=7)
     before = {name: weight.data_ptr() for name, weight in dit.named_parameters()}

@@ -181,7 +181,7 @@ def test_logs_are_data(night: Night) -> None:
 def test_check_says_how_each_song_would_be_made_and_makes_nothing(night: Night, tmp_path: Path) -> None:
     said, modules = runner_and_modules(tmp_path, "check", night.file)
     assert said.exit_code == 0
-    assert said.out.startswith("my songs/one: 2 s, preset auto: ")
+    assert said.out.startswith("my songs/one: 2 s, 4 steps, guidance 3 (")
     assert no_model_in(modules)
     assert [path.name for path in tmp_path.iterdir()] == ["loaded"]
 

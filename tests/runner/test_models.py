@@ -258,3 +258,15 @@ def test_the_table_is_in_columns() -> None:
         "a              whole   20 MB   2-95 s  /here",
         "a-longer-name  absent  5.1 GB  95 s    get it",
     ]
+
+
+def test_files_of_the_users_folder_are_not_taken_for_modules(tmp_path: Path) -> None:
+    (tmp_path / "safetensors.py").write_text("raise SystemExit('a file of the user')")
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "runner.cli", "models", "path", "demo"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr

@@ -316,6 +316,15 @@ def test_a_clip_that_changed_after_the_check_fails_its_song(song: SongFolder, tm
     assert make(song, checked).state == "done"
 
 
+def test_a_failure_of_an_earlier_night_is_told_no_more_once_the_song_is_tried_again(song: SongFolder) -> None:
+    past_attempt(song, "no-disk")
+    write_failure(song, "no room", series=1, cause="no-disk")
+    told = []
+    assert make(song, say=lambda said, house: told.append(song.failure.exists())).state == "done"
+    assert told
+    assert not any(told)
+
+
 # ---------------------------------------------------------------- stops
 
 

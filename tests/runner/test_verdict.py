@@ -372,6 +372,13 @@ def test_wrong_numbers_in_the_safest_arithmetic_are_final() -> None:
     assert isinstance(after("numbers", first=replace(FIRST, precision="fp32")), GiveUp)
 
 
+def test_wrong_numbers_after_a_memory_kill_still_get_the_safest_arithmetic() -> None:
+    assert plan_after("memory-ceiling", "numbers", first=replace(FIRST, precision="fp32")).precision == "fp32"
+    assert plan_after("memory-ceiling", "numbers").precision == "bf16"
+    assert plan_after("memory-ceiling", "numbers", "numbers").precision == "fp32"
+    assert isinstance(after("memory-ceiling", "numbers", "numbers", "numbers"), GiveUp)
+
+
 def test_a_crash_is_tried_again_as_it_was_then_with_half_the_steps_and_safer() -> None:
     assert (plan_after("crash").density, plan_after("crash").precision) == (32, "bf16")
     assert (plan_after("crash", "crash").density, plan_after("crash", "crash").precision) == (16, "fp32")
