@@ -17,7 +17,7 @@ from runner import processes
 from runner.errors import CheckError, ForeignFileError, Problem, SpecError
 from runner.files import read_message, write_message
 from runner.messages import Check, SongAnswer, SongQuestion
-from runner.spec import Song, lyrics_start
+from runner.spec import Song, asked, lyrics_start
 
 WORKER = (sys.executable, "-P", "-m", "runner.worker", "check")
 # Building the demo bundle or hashing a large one on a slow disk takes a while; a hang is longer.
@@ -90,24 +90,13 @@ def _words(exit_code: int | None, log: Path, timeout_s: float) -> str:
 
 
 def _question(song: Song) -> SongQuestion:
-    source, first_line = lyrics_start(song.lyrics_source)
     return SongQuestion(
         song=song.id,
-        model=song.model,
-        lyrics=song.lyrics,
-        lyrics_source=source,
-        lyrics_first_line=first_line,
-        style=song.style,
-        style_audio=str(song.style_audio) if song.style_audio else None,
-        negative_style=song.negative_style,
+        **asked(song),
         duration=song.duration,
         preset=song.preset,
         steps=song.steps,
         cfg=song.cfg,
         sampler=song.sampler,
-        language=song.language,
-        lyrics_compat=song.lyrics_compat,
         precision=song.precision,
-        edit_source=str(song.edit_source) if song.edit_source else None,
-        edit_spans=[list(span) for span in song.edit_spans],
     )

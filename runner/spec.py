@@ -24,7 +24,7 @@ from runner.messages import Bits, Format
 from runner.textfile import read_text
 from runner.yamlfile import Document, KeyPath
 
-__all__ = ["Overrides", "Song", "json_schema", "load", "lyrics_start", "single"]
+__all__ = ["Overrides", "Song", "asked", "json_schema", "load", "lyrics_start", "single"]
 
 # A job's name is a folder under outputs/, beside files of ours that have a dot in their names.
 JOB_NAME = r"\w[\w -]*"
@@ -129,6 +129,24 @@ def single(settings: Mapping[str, object], *, model: str, job: str = "sing") -> 
     if source.problems:
         raise SpecError(source.problems)
     return songs[0]
+
+
+def asked(song: Song) -> dict[str, Any]:
+    """What a SongQuestion and a SongRequest say of a song alike, by their fields' names."""
+    source, first_line = lyrics_start(song.lyrics_source)
+    return {
+        "model": song.model,
+        "lyrics": song.lyrics,
+        "lyrics_source": source,
+        "lyrics_first_line": first_line,
+        "style": song.style,
+        "style_audio": str(song.style_audio) if song.style_audio else None,
+        "negative_style": song.negative_style,
+        "language": song.language,
+        "lyrics_compat": song.lyrics_compat,
+        "edit_source": str(song.edit_source) if song.edit_source else None,
+        "edit_spans": [list(span) for span in song.edit_spans],
+    }
 
 
 def lyrics_start(lyrics_source: str) -> tuple[str, int]:

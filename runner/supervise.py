@@ -22,7 +22,7 @@ from runner.files import write_json, write_message
 from runner.messages import FREE_CAUSES, Cause, Outcome, QueuedSong, SongAnswer, SongRequest, SongState
 from runner.past import Past, last_t, read_outcome, recall
 from runner.songfolder import Attempt, SongFolder
-from runner.spec import Song, lyrics_start
+from runner.spec import Song, asked
 from runner.verdict import GiveUp, Kill, Plan, Watch
 
 TICK_S = 0.5
@@ -305,7 +305,6 @@ def _ask(
     left_s: float | None,
 ) -> SongRequest:
     song, answer = job.song, job.answer
-    source, first_line = lyrics_start(song.lyrics_source)
     seed = song.seed if song.seed is not None else past.seed
     timeout_s = song.timeout_s if left_s is None else min(song.timeout_s, left_s)
     if plan.mode == "estimate":
@@ -316,21 +315,13 @@ def _ask(
         series=past.series or attempt.number,
         epoch=house.epoch,
         fingerprint=job.fingerprint,
-        model=song.model,
+        **asked(song),
         model_hash=answer.model_hash,
-        lyrics=song.lyrics,
-        lyrics_source=source,
-        lyrics_first_line=first_line,
-        style=song.style,
-        style_audio=str(song.style_audio) if song.style_audio else None,
-        negative_style=song.negative_style,
         duration=answer.duration,
         seed=secrets.randbelow(2**31) if seed is None else seed,
         steps=answer.steps,
         cfg=answer.cfg,
         sampler=answer.sampler,
-        language=song.language,
-        lyrics_compat=song.lyrics_compat,
         format=song.format,
         bits=song.bits,
         loudness=song.loudness,
@@ -342,8 +333,6 @@ def _ask(
         foresight=song.foresight,
         timeout_s=timeout_s,
         mode=plan.mode,
-        edit_source=str(song.edit_source) if song.edit_source else None,
-        edit_spans=[list(span) for span in song.edit_spans],
     )
 
 
