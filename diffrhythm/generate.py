@@ -306,6 +306,7 @@ def _align(
         max_secs=max_secs,
         language=request.language,
         published=request.lyrics_compat == "published",
+        syllable_frames=bundle.about.syllable_frames,
     )
 
 

@@ -1,7 +1,8 @@
 """LRC text → timed lines → one phoneme id per latent frame.
 
 A frame is 2048 samples at 44.1 kHz, so 21.5 frames are a second. A line's ids stand one per frame from its
-time on and end with the id of "."; every other frame holds the filler 0.
+time on and end with the id of "."; every other frame holds the filler 0. A bundle may have learnt phones that
+are held instead (`held`).
 
     lyrics = parse_lrc(Path("song.lrc").read_bytes(), source="song.lrc")
     alignment = align(lyrics, inventory, frames=2048)
@@ -12,15 +13,17 @@ and frames are those of the published program, which drops some without a word.
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from diffrhythm.errors import LyricsError
 from diffrhythm.phonemes import Inventory, Language, Phones, segments, to_ids
-from diffrhythm.phonemes.inventory import COMMA, FILLER, STOP
+from diffrhythm.phonemes.english import WORD_MARK
+from diffrhythm.phonemes.inventory import COMMA, FILLER, STOP, is_vowel
 from diffrhythm.vae_config import HOP, SAMPLE_RATE
 
 if TYPE_CHECKING:
@@ -122,13 +125,14 @@ def align(
     max_secs: float | None = None,
     language: Language = "auto",
     published: bool = False,
+    syllable_frames: int | None = None,
 ) -> Alignment:
     """Each line from the frame of its time on, or after the line before it, one id a frame.
 
     frames: length of the song; None: as long as the lines need. max_secs: a line that begins at or after it
     is left out. language: how to read a line that shows none. published: as the published program: no
     warnings, with 2048 frames the last line is left out too, a line that shows no language raises
-    LyricsError.
+    LyricsError. syllable_frames: of a model that learnt held phones (`held`); not with `published`.
     """
     if published:
         return _aligned_as_published(list(lines), inventory, frames, max_secs)
@@ -137,6 +141,8 @@ def align(
     for line in lines:
         phones = to_ids(line.text, inventory, language)
         warnings += _unsung(line, phones)
+        if syllable_frames is not None:
+            phones = _held_phones(phones, inventory, syllable_frames)
         if not phones.ids:
             continue
         if max_secs is not None and line.seconds >= max_secs:
@@ -144,6 +150,32 @@ def align(
             continue
         sung.append((line, phones))
     return _lay(sung, inventory, frames, warnings)
+
+
+def held(phones: Sequence[str], syllable_frames: int) -> list[str]:
+    """The phone of each frame where vowels are held until the next syllable, as a singer would.
+
+    A consonant or a pause takes one frame, the mark between words none. A vowel lasts so long that the next
+    one begins syllable_frames after it, or a multiple where the consonants between them need more; the last
+    one of a line as if two syllables were left.
+    """
+    sounds = [phone for phone in phones if phone != WORD_MARK]
+    vowels = [i for i, phone in enumerate(sounds) if is_vowel(phone)]
+    until = dict(zip(vowels, [*vowels[1:], len(sounds)], strict=True))
+    frames: list[str] = []
+    for i, phone in enumerate(sounds):
+        if i not in until:
+            frames.append(phone)
+            continue
+        after = until[i] - i - 1
+        syllables = max(2 if i == vowels[-1] else 1, math.ceil((after + 1) / syllable_frames))
+        frames += [phone] * (syllables * syllable_frames - after)
+    return frames
+
+
+def _held_phones(phones: Phones, inventory: Inventory, syllable_frames: int) -> Phones:
+    frames = held(phones.phones, syllable_frames)
+    return replace(phones, ids=tuple(inventory.ids[phone] for phone in frames), phones=tuple(frames))
 
 
 def _decoded(text: str | bytes, source: str) -> str:

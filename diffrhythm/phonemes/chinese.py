@@ -54,6 +54,9 @@ _DIGITS = "零一二三四五六七八九"
 _SPELLED = str.maketrans("0123456789", _DIGITS)
 
 
+CONSONANTS = tuple(_INITIALS.values())
+
+
 def alphabet() -> tuple[str, ...]:
     """Every phone that this module can say, in a fixed order."""
     toned = list(_FINALS.values())

@@ -24,7 +24,8 @@ from diffrhythm.phonemes.punctuation import MARKS, plain_marks
 # by speaking the words of the Python manual, every spelling of up to three letters and 8,000 syllables.
 _CONSONANTS = "p b t d k ɡ f v θ ð s z ʃ ʒ h tʃ dʒ m n ŋ j w ɹ r l ɾ ts dz tɹ dɹ"
 _VOWELS = "iː i iːː ɪ eɪ ɛ æ ɑː ɑ̃ ɔ ɔː ɔ̃ oː oʊ ʊ u uː ʌ ə ɚ ɜː aɪ aʊ ɔɪ iə aɪə aɪɚ ɪɹ ɛɹ ʊɹ ɑːɹ ɔːɹ oːɹ"
-ALPHABET = (*_CONSONANTS.split(), *_VOWELS.split())
+CONSONANTS = tuple(_CONSONANTS.split())
+ALPHABET = (*CONSONANTS, *_VOWELS.split())
 
 WORD_MARK = "_"
 

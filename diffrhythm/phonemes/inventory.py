@@ -93,6 +93,16 @@ def _what_is_wrong(table: object) -> str:
     return ""
 
 
+def is_vowel(phone: str) -> bool:
+    """Whether a phone is sung on a note of its own: a vowel, or a Chinese final with all that is in it."""
+    return not (
+        phone in MARKS
+        or phone == english.WORD_MARK
+        or phone in english.CONSONANTS
+        or phone in chinese.CONSONANTS
+    )
+
+
 def converters_phones() -> Iterable[str]:
     """Every phone that the two converters can say, each once: marks, English, Chinese."""
     return dict.fromkeys((*MARKS, english.WORD_MARK, *english.ALPHABET, *chinese.alphabet()))

@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from diffrhythm.errors import LyricsError
-from diffrhythm.lyrics import LARGEST_FILE, Line, align, parse_lrc
+from diffrhythm.lyrics import LARGEST_FILE, Line, align, held, parse_lrc
 from diffrhythm.phonemes import Inventory
+from diffrhythm.phonemes.inventory import is_vowel
 
 DEMO = Inventory.demo()
 COMMA, STOP = DEMO.ids[","], DEMO.ids["."]
@@ -265,3 +266,29 @@ def test_the_example_songs_are_sung_whole_and_in_time(path: Path) -> None:
     assert 5 <= len(lyrics) <= 8
     assert 15 <= alignment.end_seconds <= 30
     assert not any(placed.phones.unknown for placed in alignment.placed)
+
+
+def test_vowels_of_a_held_line_begin_a_syllable_apart_whatever_stands_between_them() -> None:
+    frames = held(("k", "æ", "n", "d", "_", "ð", "ə", "k", "aɪ", "t", "s"), 6)
+    begins = [i for i, phone in enumerate(frames) if is_vowel(phone) and frames[i - 1] != phone]
+    assert [frames[i] for i in begins] == ["æ", "ə", "aɪ"]
+    assert begins == [1, 7, 13]
+    assert "_" not in frames
+    # The last vowel and what follows it take two syllables.
+    assert len(frames) == 13 + 12
+
+
+def test_a_vowel_behind_which_more_consonants_stand_than_fit_is_held_for_another_syllable() -> None:
+    frames = held(("ɛ", "ŋ", "k", "θ", "s", "s", "l", "iː"), 6)
+    assert frames.count("ɛ") == 12 - 6
+    assert held(("m", "m"), 6) == ["m", "m"]
+
+
+def test_a_line_laid_held_keeps_its_time_and_its_end_mark() -> None:
+    inventory = Inventory.demo()
+    line = Line(1.0, "la la", 1)
+    plain = align([line], inventory)
+    sung = align([line], inventory, syllable_frames=6)
+    assert sung.placed[0].start == plain.placed[0].start == 21
+    assert len(sung.ids) - 21 == 1 + 6 + 12 + 1
+    assert sung.ids[-1] == plain.ids[-1] == inventory.ids["."]
