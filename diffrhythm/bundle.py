@@ -1,7 +1,7 @@
 """A model bundle: a folder of bundle.json, memory-mapped weights, phone inventory and negative style.
 
 bundle.json (schema 1) says which model it is, its sizes, the durations it can make, where it comes from, and
-the size and SHA-256 of every other file. Nothing is loaded before it is asked for.
+the size and SHA-256 of every file that the model is made of. Nothing is loaded before it is asked for.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from diffrhythm import words
 from diffrhythm.config import ModelConfig
 from diffrhythm.digest import Report, sha256, silent
 from diffrhythm.errors import BundleError, RequestError
@@ -40,6 +41,8 @@ VAE_SCRIPT = "vae.pt"
 PHONEMES = "phonemes.json"
 NEGATIVE_STYLE = "negative_style.npy"
 FILES = (TRANSFORMER, VAE, PHONEMES, NEGATIVE_STYLE)
+# Of a bundle whose style encoder is "words".
+STYLE = "style.safetensors"
 
 _MAX_ABOUT_BYTES = 2**20
 
@@ -86,7 +89,10 @@ FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*$")]
 
 
 class About(_Part):
-    """bundle.json. frames: "all" when every song fills the model's frames, "duration" when it has its own."""
+    """bundle.json. frames: "all" when every song fills the model's frames, "duration" when it has its own.
+
+    syllable_frames: from one sung vowel to the next; None: one frame a phone, as published.
+    """
 
     format: Literal[1] = Field(alias="schema")
     kind: Literal["diffrhythm"]
@@ -100,12 +106,15 @@ class About(_Part):
     style_encoder: Literal["words", "muq-mulan"]
     durations: Range | Annotated[list[Seconds], Field(min_length=1)]
     frames: Literal["all", "duration"]
+    syllable_frames: Annotated[int, Field(ge=1, le=64)] | None = None
     origins: list[Origin] = Field(default_factory=list)
     files: dict[FileName, FileEntry]
 
     @model_validator(mode="after")
     def _whole(self) -> About:
         wanted = {VAE_SCRIPT if name == VAE and VAE_SCRIPT in self.files else name for name in FILES}
+        if self.style_encoder == "words":
+            wanted.add(STYLE)
         missing = sorted(wanted - self.files.keys())
         if missing:
             raise ValueError(f"no entry for {', '.join(missing)}")
@@ -192,8 +201,16 @@ class Bundle:
             raise BundleError(f"not {self.config.style_dim} finite float32: {path}; get the bundle again")
         return style  # type: ignore[no-any-return]
 
+    @cached_property
+    def words(self) -> words.Encoder:
+        """What makes styles of texts and sounds where the bundle's encoder is "words". Raises BundleError."""
+        return words.read(self.folder / STYLE)
+
     def open_transformer(self, precision: Precision) -> DiT:
-        """The transformer in this arithmetic (precision.apply), its file mapped and read as it is used."""
+        """The transformer in this arithmetic (precision.apply), its file mapped and read as it is used.
+
+        A packed file (packed.py) is read and unpacked instead.
+        """
         import torch
 
         from diffrhythm import precision as arithmetic
@@ -205,7 +222,10 @@ class Bundle:
         return arithmetic.apply(model, precision)
 
     def open_vae(self) -> Vae | ScriptedVae:
-        """The autoencoder in float32, its file mapped and read as it is used; a TorchScript is loaded."""
+        """The autoencoder in float32, its file mapped and read as it is used; a TorchScript is loaded.
+
+        A packed file (packed.py) is read and unpacked instead.
+        """
         from diffrhythm import torchscript, vae
 
         if VAE_SCRIPT in self.about.files:
@@ -218,10 +238,14 @@ class Bundle:
         from safetensors import SafetensorError
         from safetensors.torch import load_file
 
+        from diffrhythm import packed
+
+        path = self.folder / name
         try:
-            return load_file(self.folder / name)
+            tensors = load_file(path)
         except (SafetensorError, OSError) as error:
-            raise BundleError(f"cannot read ({error}): {self.folder / name}; get the bundle again") from error
+            raise BundleError(f"cannot read ({error}): {path}; get the bundle again") from error
+        return packed.unpack(tensors, path)
 
 
 def load(name_or_path: str | Path) -> Bundle:

@@ -24,6 +24,7 @@ from diffrhythm.config import ModelConfig
 from diffrhythm.draws import draw
 from diffrhythm.phonemes import Inventory
 from diffrhythm.vae_config import VaeConfig
+from diffrhythm.words import MEASURES, STYLE_DIM
 
 Weights = dict[str, NDArray[np.float32]]
 
@@ -36,7 +37,17 @@ _PHONEMES = _HERE / "phonemes" / "demo.json"
 _SOURCES = (
     *(
         _HERE / f"{name}.py"
-        for name in ("bundle", "config", "demo", "draws", "style", "transformer", "vae", "vae_config")
+        for name in (
+            "bundle",
+            "config",
+            "demo",
+            "draws",
+            "style",
+            "transformer",
+            "vae",
+            "vae_config",
+            "words",
+        )
     ),
     _PHONEMES,
 )
@@ -80,6 +91,7 @@ def build(target: Path) -> None:
         bundle.TRANSFORMER: _safetensors(transformer_weights(config)),
         bundle.VAE: _safetensors(vae_weights(VAE)),
         bundle.PHONEMES: _PHONEMES.read_bytes(),
+        bundle.STYLE: _safetensors(style_weights()),
         bundle.NEGATIVE_STYLE: _npy(_unit(draw("demo:negative style", (config.style_dim,)))),
     }
     about = {
@@ -141,6 +153,24 @@ def vae_weights(config: VaeConfig) -> Weights:
         weights[name] *= _carriers(block, stride, weights[name].shape[1]) * _rounded(_hann(2 * stride))
     _mix_sides(weights[f"decoder.layers.{len(config.strides) + 2}.weight"])
     return weights
+
+
+def style_weights() -> Weights:
+    """An encoder that knows no music and makes each style another: n / √(inputs) throughout."""
+    shapes = {
+        "words": (4096, 64),
+        "words_out": (STYLE_DIM, 64),
+        "words_bias": (STYLE_DIM,),
+        "sound_in": (64, MEASURES),
+        "sound_in_bias": (64,),
+        "sound_out": (STYLE_DIM, 64),
+        "sound_out_bias": (STYLE_DIM,),
+    }
+    return {
+        name: draw(f"style:{name}", shape)
+        * np.float32((0.01 if "bias" in name else 1) / math.sqrt(shape[-1]))
+        for name, shape in shapes.items()
+    }
 
 
 def _mix_sides(output: NDArray[np.float32]) -> None:

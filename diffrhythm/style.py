@@ -1,34 +1,26 @@
 """Style text or a clip of sound → what the model hears as style: [512], of unit length, cached on disk.
 
-The encoder is named by the bundle. "muq-mulan", of the published models: see mulan.py. "words", the demo's
-own: a text is the mean of fixed random vectors of its words and their letter triples, so that like texts have
-like styles; a clip is a fixed random projection of its spectrum's mean and spread. It knows no music; it
-makes each style another, alike on every machine.
+The encoder is named by the bundle: "muq-mulan", of the published models, see mulan.py; "words", the demo's
+own, see words.py.
 """
 
 from __future__ import annotations
 
 import hashlib
 import logging
-import re
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from diffrhythm import audio, files, mulan
+from diffrhythm import audio, files, mulan, words
 from diffrhythm.bundle import Bundle
-from diffrhythm.draws import draw
 from diffrhythm.errors import StyleError
 
 Style = NDArray[np.float32]
 
-STYLE_DIM = 512
+STYLE_DIM = words.STYLE_DIM
 MAX_TEXT = 2000
-
-# Of the "words" encoder's spectrum.
-_WINDOW = 1024
-_BANDS = 64
 
 # A cached style is its bare numbers: numpy's own format runs a parser over what may be garbage.
 _ENTRY_BYTES = 4 * STYLE_DIM
@@ -55,26 +47,14 @@ def embed(text_or_clip: str | Path, bundle: Bundle) -> Style:
 def check(text_or_clip: str | Path, bundle: Bundle | None = None) -> None:
     """Raises what embed would raise, without embedding; without a bundle, nothing of its encoder."""
     heard = _heard(text_or_clip)
-    if bundle is None or bundle.about.style_encoder == "words" or _read(_entry(heard, bundle)) is not None:
+    if bundle is None or _read(_entry(heard, bundle)) is not None:
+        return
+    if bundle.about.style_encoder == "words":
+        _ = bundle.words
         return
     paths = mulan.locate(bundle)
     if isinstance(heard, str):
         mulan.check_text(heard, paths)
-
-
-def embed_words(text: str) -> Style:
-    """[512] of a text with at least one word."""
-    grams = [gram for word in _words(text) for gram in _grams(word)]
-    return _unit(np.sum([draw(f"style:{gram}", (STYLE_DIM,)) for gram in grams], axis=0))
-
-
-def embed_sound(clip: audio.Audio) -> Style:
-    """[512] of a clip, mono [1, n] at 24 kHz."""
-    levels = np.log(_mel_levels(clip[0]) + 1e-5)
-    measures = np.concatenate([levels.mean(axis=0), levels.std(axis=0)])
-    # What all sounds share (they have a level at all) would make all clips alike.
-    centred = measures - measures.mean()
-    return _unit(draw("style:clip", (STYLE_DIM, 2 * _BANDS)) @ centred)
 
 
 def _heard(text_or_clip: str | Path) -> str | audio.Audio:
@@ -84,7 +64,8 @@ def _heard(text_or_clip: str | Path) -> str | audio.Audio:
 
 def _encode(heard: str | audio.Audio, bundle: Bundle) -> Style:
     if bundle.about.style_encoder == "words":
-        return embed_words(heard) if isinstance(heard, str) else embed_sound(heard)
+        encoder = bundle.words
+        return encoder.embed_text(heard) if isinstance(heard, str) else encoder.embed_sound(heard[0])
     paths = mulan.locate(bundle)
     return mulan.embed_text(heard, paths) if isinstance(heard, str) else mulan.embed_clip(heard, paths)
 
@@ -122,34 +103,8 @@ def _read(path: Path) -> Style | None:
 def _checked(text: str) -> str:
     if len(text) > MAX_TEXT:
         raise StyleError(f"style text of {len(text)} characters: style: use at most {MAX_TEXT}")
-    if not _words(text):
+    if not words.grams(text):
         raise StyleError(
             f"style text {text!r} has no words: style: name a genre, a mood, instruments, a voice"
         )
     return text
-
-
-def _words(text: str) -> list[str]:
-    return re.findall(r"\w+", text.casefold())
-
-
-def _grams(word: str) -> list[str]:
-    """A word and its letter triples, its two ends marked."""
-    marked = f"<{word}>"
-    return [marked, *(marked[i : i + 3] for i in range(len(marked) - 2))]
-
-
-def _mel_levels(sound: NDArray[np.float32]) -> NDArray[np.float64]:
-    """[frames, bands]: mean magnitude in bands of equal width on the mel scale."""
-    windows = np.lib.stride_tricks.sliding_window_view(sound, _WINDOW)[:: _WINDOW // 2]
-    magnitudes = np.abs(np.fft.rfft(windows * np.hanning(_WINDOW), axis=1))
-    hertz = np.fft.rfftfreq(_WINDOW, 1 / audio.CLIP_RATE)
-    mels = 2595 * np.log10(1 + hertz / 700)
-    position = mels / mels[-1] * (_BANDS - 1)
-    weights = np.maximum(0, 1 - np.abs(position[:, None] - np.arange(_BANDS)))
-    levels: NDArray[np.float64] = magnitudes @ (weights / np.maximum(weights.sum(axis=0), 1e-9))
-    return levels
-
-
-def _unit(vector: NDArray[np.floating]) -> Style:
-    return (vector / np.linalg.norm(vector)).astype(np.float32)

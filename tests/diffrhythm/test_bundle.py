@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
-from diffrhythm import bundle
-from diffrhythm.bundle import ABOUT, NEGATIVE_STYLE, TRANSFORMER, VAE, Bundle
+from diffrhythm import bundle, packed
+from diffrhythm.bundle import ABOUT, NEGATIVE_STYLE, STYLE, TRANSFORMER, VAE, Bundle
 from diffrhythm.errors import BundleError, RequestError
 
 
@@ -56,6 +57,10 @@ def test_the_hash_changes_with_any_file_of_the_model(folder: Path) -> None:
         (lambda a: a["transformer"].pop("depth"), "depth"),
         (lambda a: a["vae"].update(strides=[2, 2, 2, 2, 2]), "2048"),
         (lambda a: a["files"].pop(TRANSFORMER), TRANSFORMER),
+        (lambda a: a["files"].pop(STYLE), STYLE),
+        (lambda a: a.update(syllable_frames=0), "syllable_frames"),
+        (lambda a: a.update(syllable_frames=65), "syllable_frames"),
+        (lambda a: a.update(syllable_frames=6.0), "syllable_frames"),
         (lambda a: a["files"].update({"../secret": {"bytes": 1, "sha256": "0" * 64}}), "files"),
         (lambda a: a["files"][VAE].update(sha256="short"), "sha256"),
     ],
@@ -159,13 +164,56 @@ def test_a_model_whose_songs_fill_it_has_all_frames(folder: Path) -> None:
     assert bundle.load(folder).duration_frames(95) == 2048
 
 
-def test_weights_are_mapped_from_the_file_and_not_copied(demo_bundle: Bundle) -> None:
-    weights = demo_bundle.open_transformer("fp32").state_dict()["text_embed.text_embed.weight"]
+@pytest.mark.parametrize(("given", "found"), [({}, None), ({"syllable_frames": 6}, 6)])
+def test_a_bundle_says_how_long_its_syllables_are(
+    folder: Path, given: dict[str, int], found: int | None
+) -> None:
+    rewrite(folder, lambda about: (about.pop("syllable_frames", None), about.update(given)))
+    assert bundle.load(folder).about.syllable_frames == found
+
+
+def test_a_bundle_of_another_style_encoder_needs_no_words(folder: Path) -> None:
+    rewrite(folder, lambda about: (about["files"].pop(STYLE), about.update(style_encoder="muq-mulan")))
+    assert STYLE not in bundle.load(folder).about.files
+
+
+def store(folder: Path, name: str, tensors: dict[str, torch.Tensor]) -> None:
+    """Puts these weights into the bundle."""
+    save_file(tensors, folder / name)
+    rewrite(folder, lambda about: about["files"][name].update(bytes=(folder / name).stat().st_size))
+
+
+def test_weights_are_mapped_from_the_file_and_not_copied(folder: Path) -> None:
+    store(folder, TRANSFORMER, dict(bundle.load(folder).open_transformer("fp32").state_dict()))
+    weights = bundle.load(folder).open_transformer("fp32").state_dict()["text_embed.text_embed.weight"]
     maps = Path(f"/proc/{os.getpid()}/maps").read_text().splitlines()
-    spans = [
-        [int(end, 16) for end in line.split()[0].split("-")] for line in maps if line.endswith(TRANSFORMER)
-    ]
+    file = str((folder / TRANSFORMER).resolve())
+    spans = [[int(end, 16) for end in line.split()[0].split("-")] for line in maps if line.endswith(file)]
     assert any(start <= weights.data_ptr() < stop for start, stop in spans)
+
+
+def test_packed_weights_are_opened_as_what_they_stand_for(folder: Path) -> None:
+    plain = bundle.load(folder)
+    weights = {
+        TRANSFORMER: dict(plain.open_transformer("fp32").state_dict()),
+        VAE: dict(plain.open_vae().state_dict()),
+    }
+    for name in (TRANSFORMER, VAE):
+        store(folder, name, packed.pack(weights[name]))
+    opened = bundle.load(folder)
+    found = {TRANSFORMER: opened.open_transformer("fp32").state_dict(), VAE: opened.open_vae().state_dict()}
+    for name, expected in weights.items():
+        for key, weight in expected.items():
+            assert found[name][key].dtype == torch.float32
+            assert (found[name][key] - weight).abs().max() <= weight.abs().max() / 253
+
+
+def test_weights_whose_packing_is_damaged_are_refused_when_opened(folder: Path) -> None:
+    tensors = packed.pack(dict(bundle.load(folder).open_transformer("fp32").state_dict()))
+    del tensors["proj_out.weight.scale"]
+    store(folder, TRANSFORMER, tensors)
+    with pytest.raises(BundleError, match=r"proj_out\.weight\.scale: .*dit\.safetensors"):
+        bundle.load(folder).open_transformer("fp32")
 
 
 def test_each_opening_gives_the_same_velocity(demo_bundle: Bundle) -> None:
