@@ -113,8 +113,8 @@ def melody(
     """Frequency in Hz of each syllable, given the frame at which its vowel begins, ascending.
 
     Onsets further apart than SYLLABLE_FRAMES end a phrase. A phrase rises and falls in one arch, moves by at
-    most two notes of the style's scale at a time, has notes of the chord on strong beats, and ends on one; for
-    these alone it may move further.
+    most two notes of the style's scale at a time, has notes of the chord on strong beats, and ends on one;
+    for these alone it may move further.
     """
     notes = _singable(style, tonic)
     sung: list[int] = []

@@ -161,3 +161,10 @@ def test_a_sound_peaks_at_one_and_starts_and_ends_in_silence(instrument: str) ->
     assert float(np.abs(made).max()) == pytest.approx(1)
     assert np.abs(made[-1]) < 0.02
     assert np.abs(made[0]) < 0.02 or instrument in DRUMS
+
+
+@pytest.mark.parametrize("instrument", DRUMS)
+def test_a_drum_sounds_the_same_in_every_process(instrument: str) -> None:
+    first = sound(instrument)
+    sound.cache_clear()
+    assert np.array_equal(sound(instrument), first)
