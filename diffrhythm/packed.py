@@ -1,9 +1,9 @@
 """Weights in a quarter of their size: int8 with one float32 scale for each row of the first dimension.
 
 In a packed file a weight X is stored as int8 X and float32 X.scale, [rows]: the weight is X · scale, row by
-row. A row is an output channel of a linear or a convolution, and an input channel of a transposed convolution,
-where scales for the output channels leave the same error or a little more (measured: 0.4 to 1.0 % of the
-weights either way). What is small, or is to be exact, stands beside them in a floating type.
+row. A row is an output channel of a linear or a convolution, and an input channel of a transposed
+convolution, where scales for the output channels leave the same error or a little more (measured: 0.4 to
+1.0 % of the weights either way). What is small, or is to be exact, stands beside them in a floating type.
 """
 
 from __future__ import annotations
