@@ -59,6 +59,12 @@ def test_weights_are_packed_and_near_what_they_were(trained: Trained, made: bund
     assert size < 1.5 * sum(weight.numel() for weight in trained.transformer.values())
 
 
+def test_the_input_projection_keeps_eleven_bits(trained: Trained, made: bundle.Bundle) -> None:
+    exact = trained.transformer[pack.UNLIKE_COLUMNS]
+    found = made.open_transformer("fp32").state_dict()[pack.UNLIKE_COLUMNS]
+    assert (found - exact).abs().max() <= exact.abs().max() * 2**-11
+
+
 def test_two_writings_are_the_same_byte_for_byte(
     trained: Trained, made: bundle.Bundle, tmp_path: Path
 ) -> None:
