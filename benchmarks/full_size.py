@@ -87,7 +87,7 @@ def make(folder: Path, dtype: torch.dtype) -> None:
     save(folder / bundle.TRANSFORMER, demo.transformer_weights(config), dtype)
     save(folder / bundle.VAE, demo.vae_weights(vae), torch.float32)
     small = bundle.load("demo")
-    for name in (bundle.PHONEMES, bundle.NEGATIVE_STYLE):
+    for name in (bundle.PHONEMES, bundle.NEGATIVE_STYLE, bundle.STYLE):
         (folder / name).write_bytes((small.folder / name).read_bytes())
     about = json.loads((small.folder / bundle.ABOUT).read_text()) | {
         "name": "full-size",
@@ -98,7 +98,7 @@ def make(folder: Path, dtype: torch.dtype) -> None:
         "frames": "all",
         "files": {
             name: {"bytes": (folder / name).stat().st_size, "sha256": sha256(folder / name)}
-            for name in bundle.FILES
+            for name in (*bundle.FILES, bundle.STYLE)
         },
     }
     (folder / bundle.ABOUT).write_text(json.dumps(about, indent=2))

@@ -125,8 +125,9 @@ A DiffRhythm of {_millions(trained.transformer)} million parameters (width {trai
 {_millions(trained.vae)} million. It is here to show the whole way from lyrics to sound, on any computer and
 with nothing downloaded; for music, get a published model: `runner models list`.
 
-It sings English and Chinese over a band in one of {len(STYLES)} styles: {", ".join(sorted(STYLES))}. Every
-vowel lasts {SYLLABLE_FRAMES} latent frames (0.28 s) from one to the next.
+It sings English and Chinese over a band in one of {len(STYLES)} styles:
+{", ".join(sorted(STYLES))}.
+From one vowel to the next are {SYLLABLE_FRAMES} latent frames (0.28 s).
 
 ## What it learned from
 

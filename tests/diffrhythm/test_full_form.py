@@ -24,7 +24,7 @@ def full(demo_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Bundl
     folder = tmp_path_factory.mktemp("full")
     save_file(demo.transformer_weights(CONFIG), folder / bundle.TRANSFORMER)
     save_file(demo.vae_weights(SMALL_VAE), folder / bundle.VAE)
-    for name in (bundle.PHONEMES, bundle.NEGATIVE_STYLE):
+    for name in (bundle.PHONEMES, bundle.NEGATIVE_STYLE, bundle.STYLE):
         (folder / name).write_bytes((demo_bundle.folder / name).read_bytes())
     about: dict[str, Any] = json.loads((demo_bundle.folder / bundle.ABOUT).read_text()) | {
         "name": "full",
