@@ -5,12 +5,13 @@ from functools import cache
 import numpy as np
 import pytest
 
-from diffrhythm.lyrics import Alignment
+from benchmarks.listening import lrc
+from diffrhythm.lyrics import Alignment, align, parse_lrc
 from diffrhythm.vae_config import HOP, SAMPLE_RATE
 from training import listening
 from training.listening import Floats, Sound
-from training.songs import Song, compose, performance
-from training.styles import STYLES
+from training.songs import Song, compose, inventory, performance
+from training.styles import STYLES, SYLLABLE_FRAMES
 
 FRAMES = 432
 
@@ -173,6 +174,13 @@ def test_baselines_get_worse_from_the_first_to_the_last() -> None:
 def test_noise_of_a_spectrum_has_the_levels_of_the_song_at_no_time() -> None:
     sound = song("techno").audio
     scattered = listening.baselines(sound, sound, np.random.default_rng(0))["noise of its spectrum"]
-    levels = [np.abs(np.fft.rfft(each))[:, 1:-1] for each in (scattered, sound)]
-    assert np.allclose(*levels, atol=1e-2)
+    made, given = (np.abs(np.fft.rfft(each))[:, 1:-1] for each in (scattered, sound))
+    assert np.allclose(made, given, atol=1e-2)
     assert abs(listening.si_sdr(scattered, sound)) > 20
+
+
+@every_style
+def test_lyrics_written_as_a_user_writes_them_lie_on_the_same_frames(style: str) -> None:
+    written = parse_lrc(lrc(song(style).alignment))
+    read = align(written, inventory(), frames=FRAMES, syllable_frames=SYLLABLE_FRAMES)
+    assert np.array_equal(read.ids, song(style).alignment.ids)
