@@ -1,0 +1,583 @@
+"""What fewer steps, other solvers, grids, arithmetic and tricks cost, against songs of 128 steps in fp32.
+
+Each way of sampling makes the same songs (held-out lyrics, a style each, fixed seeds) and is compared with
+the 128-step Euler song of the same guidance: in its latents, in its sound, and in whether words and style are
+heard (training/listening.py). Then: from which t on an early estimate is worth hearing, and how much worse a
+degraded song is. Only a model trained on the songs by program can tell.
+
+Example: python -m benchmarks.quality --model demo --songs 4 --json quality.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import importlib.util
+import json
+import math
+import statistics
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, astuple, dataclass, field
+from functools import cached_property
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmarks import machine, nearness, tricks
+from diffrhythm import bundle, conditioning, grids, sampling, solvers, style, vae
+from diffrhythm.bundle import Bundle
+from diffrhythm.conditioning import Conditioning
+from diffrhythm.errors import DiffRhythmError
+from diffrhythm.generate import Request, inspect, seeded_noise
+from diffrhythm.lyrics import Alignment
+from diffrhythm.precision import Precision
+from diffrhythm.presets import PRESETS, auto
+from diffrhythm.sampling import State
+from diffrhythm.transformer import DiT
+from diffrhythm.vae_config import HOP, SAMPLE_RATE
+from training import listening, text
+from training.songs import compose
+
+SCHEMA = 1
+REFERENCE_STEPS = 128
+# Of what is asked without a word about guidance; other guidances are compared on a few songs alone, since
+# each needs references of its own.
+CFG = PRESETS["standard"].cfg
+OTHER_CFGS = (0.0, 1.0, 2.0, 3.0)
+OTHER_CFG_SONGS = 1
+# What every way's time is compared with, and what is degraded.
+STANDARD_STEPS = 16
+EULER_STEPS = (4, 8, 16, 32, 64)
+FEW_STEPS = (4, 8, 16)
+SWAYS = (-1.0, -0.5, 0.5)
+# Passes of a guided song, so that solvers of several evaluations a step are compared at equal cost.
+EQUAL_PASSES = (16, 32)
+# Of the runs whose estimates are heard: every which step.
+EARLY_EVERY = {16: 1, 32: 4}
+EARLY_T = (0.3, 0.5, 0.7, 0.9)
+NEAR_DB = (2.0, 3.0, 4.0, 6.0)
+# Far from the seeds of the songs that a model was trained on. A song has a line for so many seconds.
+FIRST_SEED = 9000
+LONGEST_LINE_S = 8.0
+# Songs by program of each style that the ear is taught with, and their frames.
+TAUGHT_SONGS = 8
+TAUGHT_FRAMES = 216
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", default="demo", help="demo, or a bundle's folder or name")
+    parser.add_argument("--songs", type=int, default=4, help="songs that each way makes")
+    parser.add_argument("--seconds", type=float, default=20.0, help="length of a song")
+    parser.add_argument("--json", type=Path, help="where to write all figures")
+    parser.add_argument("--plot", type=Path, help="a picture of error against passes (needs matplotlib)")
+    asked = parser.parse_args()
+    if asked.plot and importlib.util.find_spec("matplotlib") is None:
+        parser.error("--plot needs matplotlib, which is no dependency of ours: pip install matplotlib")
+    machine.header(f"Quality: {asked.songs} songs of {asked.seconds:g} s by {asked.model}")
+    try:
+        studio = Studio(bundle.load(asked.model), songs(asked.songs, asked.seconds))
+        with torch.no_grad():
+            rows = show_rows(judged(studio))
+            early = [point for steps in EARLY_EVERY for point in estimates(studio, steps)]
+            show_early(early, rows)
+            worse = degradations(studio)
+            show_degraded(worse)
+    except DiffRhythmError as error:
+        raise SystemExit(str(error)) from error
+    if asked.json:
+        asked.json.write_text(report(asked.model, asked.seconds, studio, rows, early, worse))
+    if asked.plot:
+        plot(rows, asked.plot)
+
+
+# ---------------------------------------------------------------- songs
+
+
+@dataclass(frozen=True, slots=True)
+class Song:
+    """What a song is asked to be. style: what its prompt was written for. alignment: of its lyrics."""
+
+    request: Request
+    style: str
+    alignment: Alignment
+
+
+def songs(count: int, seconds: float) -> list[Song]:
+    """Songs of held-out lyrics and prompts, each of another style; the lyrics lie as those of training do."""
+    return [song(number, seconds) for number in range(count)]
+
+
+def song(number: int, seconds: float) -> Song:
+    names = sorted(text.PROMPTS)
+    name = names[(3 * number + 8) % len(names)]  # 3 steps on, so that few songs are of unlike styles
+    frames = math.ceil(round(seconds * SAMPLE_RATE) / HOP)
+    tries = (compose(FIRST_SEED + 100 * number + i, name, "heldout", frames).alignment for i in range(100))
+    alignment = next(each for each in tries if len(each.placed) > seconds / LONGEST_LINE_S)
+    prompt = text.prompt(name, np.random.default_rng(FIRST_SEED + number), "heldout")
+    request = Request(lrc(alignment), style=prompt, duration=seconds, seed=number, precision="fp32")
+    return Song(request, name, alignment)
+
+
+def lrc(alignment: Alignment) -> str:
+    """The lyrics as a user writes them; hundredths of seconds tell frames of 46 ms."""
+    lines = [each.line for each in alignment.placed]
+    return "\n".join(f"[{int(at.seconds // 60):02}:{at.seconds % 60:05.2f}]{at.text}" for at in lines)
+
+
+@dataclass
+class Studio:
+    """A model and its songs. What several ways share is made once, when it is first needed."""
+
+    bundle: Bundle
+    songs: list[Song]
+    models: dict[Precision, DiT] = field(default_factory=dict)
+    conditionings: dict[tuple[int, Precision], Conditioning] = field(default_factory=dict)
+    voices: dict[int, listening.Floats] = field(default_factory=dict)
+    finished: dict[tuple[Recipe, int], Made] = field(default_factory=dict)
+    references: dict[tuple[int, float], Take] = field(default_factory=dict)
+
+    @cached_property
+    def decoder(self) -> vae.Coder:
+        return self.bundle.open_vae().decoder
+
+    @cached_property
+    def ear(self) -> listening.Ear:
+        return listening.learn_styles(TAUGHT_SONGS, TAUGHT_FRAMES)
+
+    def model(self, precision: Precision) -> DiT:
+        if precision not in self.models:
+            self.models[precision] = self.bundle.open_transformer(precision)
+        return self.models[precision]
+
+    def conditioning(self, number: int, precision: Precision = "fp32") -> Conditioning:
+        """Of the song of that number, by the model in that precision."""
+        if (number, precision) not in self.conditionings:
+            request = self.songs[number].request
+            plan = inspect(self.bundle, request)
+            self.conditionings[number, precision] = conditioning.build(
+                self.model(precision),
+                text_ids=torch.from_numpy(plan.alignment.ids),
+                style=torch.from_numpy(style.embed(request.style or "", self.bundle)),
+                negative_style=torch.from_numpy(self.bundle.negative_style),
+                duration_frames=plan.frames,
+            )
+        return self.conditionings[number, precision]
+
+    def noise(self, number: int, take: int = 0) -> Tensor:
+        """x_0 of the song, or of another take of it: [1, t, c]."""
+        frames = self.conditioning(number).latent_shape[1]
+        return seeded_noise(self.songs[number].request.seed + 1000 * take, frames)
+
+    def made(self, recipe: Recipe, number: int) -> Made:
+        """The song of that number by this recipe."""
+        if (recipe, number) not in self.finished:
+            self.finished[recipe, number] = cook(self, recipe, number)
+        return self.finished[recipe, number]
+
+    def reference(self, number: int, cfg: float = CFG) -> Take:
+        """The song in 128 Euler steps of fp32."""
+        if (number, cfg) not in self.references:
+            latents = self.made(Recipe(REFERENCE_STEPS, cfg=cfg), number).latents
+            self.references[number, cfg] = self.take(number, latents)
+        return self.references[number, cfg]
+
+    def take(self, number: int, latents: Tensor) -> Take:
+        """Latents of the song of that number, decoded and listened to."""
+        song = self.songs[number]
+        sound = vae.decode(latents, self.decoder)[0].numpy()
+        if number not in self.voices:
+            self.voices[number] = listening.renditions(song.alignment, song.style, seed=FIRST_SEED + number)
+        lines = listening.line_distances(sound, song.alignment, self.voices[number])
+        return Take(
+            latents,
+            nearness.levels(sound),
+            own_line=listening.own_nearer(lines),
+            style=float(self.ear.hear(sound) == song.style),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Take:
+    """A song listened to. latents: [1, t, c]. levels: see nearness. own_line, style: see Figures."""
+
+    latents: Tensor
+    levels: listening.Floats
+    own_line: float
+    style: float
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """A song against a reference, or means of several. error: of the latents, relative. mel_db: of the sound.
+
+    own_line: share of pairs of lines in which it sounds more like its own words than like others (chance
+    0.5). style: share of songs heard as the style asked for (chance 0.1).
+    """
+
+    error: float
+    mel_db: float
+    own_line: float
+    style: float
+
+
+def figures(take: Take, reference: Take) -> Figures:
+    return Figures(
+        nearness.error(take.latents, reference.latents),
+        nearness.mel_db(take.levels, reference.levels),
+        take.own_line,
+        take.style,
+    )
+
+
+def mean(each: Sequence[Figures]) -> Figures:
+    return Figures(*(statistics.mean(values) for values in zip(*map(astuple, each), strict=True)))
+
+
+# ---------------------------------------------------------------- ways to make a song
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """A way of sampling. sampler, trick: names in tricks.py. sway: 0 is the uniform grid."""
+
+    steps: int
+    sampler: str = "euler"
+    sway: float = 0.0
+    cfg: float = CFG
+    precision: Precision = "fp32"
+    trick: str = tricks.PLAIN
+
+    @property
+    def name(self) -> str:
+        parts = [f"{self.sampler} {self.steps}"]
+        if self.sway:
+            parts.append(f"sway {self.sway:g}")
+        if self.cfg != CFG:
+            parts.append(f"cfg {self.cfg:g}")
+        if self.precision != "fp32":
+            parts.append(self.precision)
+        if self.trick:
+            parts.append(self.trick)
+        return ", ".join(parts)
+
+    @property
+    def presets(self) -> tuple[str, ...]:
+        """Names of the presets that come to this."""
+        return tuple(name for name, recipe in preset_recipes().items() if recipe == self)
+
+
+def preset_recipes() -> dict[str, Recipe]:
+    named = {**PRESETS, "auto": auto()}
+    return {name: Recipe(p.steps, p.sampler, cfg=p.cfg) for name, p in named.items()}
+
+
+def recipes() -> list[Recipe]:
+    """Every way to be judged, none twice."""
+    asked = [
+        *preset_recipes().values(),
+        *(Recipe(steps) for steps in EULER_STEPS),
+        *equal_passes(),
+        *(Recipe(steps, "ab2") for steps in FEW_STEPS),
+        *(Recipe(steps, sway=sway) for sway in SWAYS for steps in FEW_STEPS),
+        *(Recipe(steps, "ab2", sway=-0.5) for steps in FEW_STEPS[1:]),
+        Recipe(REFERENCE_STEPS),
+        Recipe(STANDARD_STEPS, precision="bf16"),
+        Recipe(STANDARD_STEPS, precision="int8"),
+        *(Recipe(STANDARD_STEPS, trick=trick) for trick in tricks.TRICKS),
+        *(Recipe(steps, cfg=cfg) for cfg in OTHER_CFGS for steps in (STANDARD_STEPS, REFERENCE_STEPS)),
+    ]
+    return list(dict.fromkeys(asked))
+
+
+def equal_passes() -> Iterator[Recipe]:
+    """The library's other solvers, with as many passes as Euler's in few steps."""
+    for name, solver in solvers.SOLVERS.items():
+        for passes in EQUAL_PASSES:
+            if solver.evaluations > 1:
+                yield Recipe(passes // (2 * solver.evaluations), name)
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """latents: [1, t, c]. passes: of the transformer, parts of one included."""
+
+    latents: Tensor
+    passes: float
+    seconds: float
+
+
+def cook(studio: Studio, recipe: Recipe, number: int) -> Made:
+    """The song of that number by this recipe."""
+    song = studio.conditioning(number, recipe.precision)
+    trick, solver = tricks.TRICKS[recipe.trick], tricks.SOLVERS[recipe.sampler]
+    passes = tricks.Passes(studio.model(recipe.precision), song, trick.passes())
+    velocity = trick.guide(passes, recipe.cfg)
+    grid = grids.uniform(recipe.steps)
+    if recipe.sway:
+        grid = grids.sway(grid, recipe.sway)
+    began = time.perf_counter()
+    latents = tricks.walk(velocity, studio.noise(number), grid, solver)
+    return Made(latents, passes.count, time.perf_counter() - began)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What a recipe came to, means over its songs. time: its seconds over Euler 16's, the median."""
+
+    recipe: Recipe
+    songs: int
+    passes: float
+    figures: Figures
+    time: float
+
+
+def judged(studio: Studio) -> Iterator[Row]:
+    """Every recipe on its songs."""
+    for sampler in solvers.SOLVERS:  # the first pass of a process is slower, and so are imports
+        cook(studio, Recipe(1, sampler), 0)
+    for recipe in recipes():
+        numbers = range(len(studio.songs) if recipe.cfg == CFG else OTHER_CFG_SONGS)
+        all_made = [studio.made(recipe, number) for number in numbers]
+        standard = [studio.made(Recipe(STANDARD_STEPS), number) for number in numbers]
+        yield Row(
+            recipe,
+            songs=len(numbers),
+            passes=statistics.mean(made.passes for made in all_made),
+            figures=mean(
+                [
+                    figures(studio.take(number, made.latents), studio.reference(number, recipe.cfg))
+                    for number, made in zip(numbers, all_made, strict=True)
+                ]
+            ),
+            time=statistics.median(
+                made.seconds / usual.seconds for made, usual in zip(all_made, standard, strict=True)
+            ),
+        )
+
+
+# ---------------------------------------------------------------- songs that are not finished as asked
+
+
+@dataclass(frozen=True, slots=True)
+class Early:
+    """An estimate after a step of a run, against that run's own finished song; means over songs."""
+
+    steps: int
+    step: int
+    t: float
+    figures: Figures
+
+
+def estimates(studio: Studio, steps: int) -> list[Early]:
+    """Of a plain run of so many steps, in the order of t; see EARLY_EVERY."""
+    every = EARLY_EVERY[steps]
+    found: dict[tuple[int, float], list[Figures]] = {}
+    for number in range(len(studio.songs)):
+        states = run(studio, number, steps)
+        finished = studio.take(number, states[-1].x_t)
+        for state in states[every - 1 :: every]:
+            estimate = studio.take(number, state.estimate())
+            found.setdefault((state.step, state.t), []).append(figures(estimate, finished))
+    return [Early(steps, step, t, mean(each)) for (step, t), each in found.items()]
+
+
+def run(
+    studio: Studio, number: int, steps: int, *, take: int = 0, resume: State | None = None
+) -> list[State]:
+    """The states after each step of the library's own plain sampling."""
+    states: list[State] = []
+    sampling.sample(
+        studio.model("fp32"),
+        studio.conditioning(number),
+        studio.noise(number, take),
+        steps=steps,
+        cfg=CFG,
+        on_step=states.append,
+        resume=resume,
+    )
+    return states
+
+
+def checkpoint(states: Sequence[State], t: float) -> State:
+    """The first state from t on."""
+    return next(state for state in states if state.t >= t)
+
+
+def retried(state: State, density: int) -> State:
+    """The state as a retry of this density resumes it (runner/worker.py)."""
+    return state.with_tail(grids.remaining(state.t, density)) if density < state.density - 1e-6 else state
+
+
+@dataclass(frozen=True, slots=True)
+class Degraded:
+    """A song that is not what was asked, against that of 128 steps; means over songs."""
+
+    how: str
+    steps: float
+    figures: Figures
+
+
+def degradations(studio: Studio) -> list[Degraded]:
+    """What a song in 16 steps becomes when its attempts end early; and yardsticks: another take, noise."""
+    found: dict[str, list[Figures]] = {}
+    steps_of: dict[str, int] = {}
+    for number in range(len(studio.songs)):
+        for how, steps, latents in degraded(studio, number):
+            steps_of[how] = steps
+            take = studio.take(number, latents)
+            found.setdefault(how, []).append(figures(take, studio.reference(number)))
+    return [Degraded(how, steps_of[how], mean(each)) for how, each in found.items()]
+
+
+def degraded(studio: Studio, number: int) -> Iterator[tuple[str, int, Tensor]]:
+    """How, in how many steps that count for it, and the latents."""
+    whole = run(studio, number, STANDARD_STEPS)
+    half, quarter = STANDARD_STEPS // 2, STANDARD_STEPS // 4
+    yield f"{STANDARD_STEPS} steps, as asked", STANDARD_STEPS, whole[-1].x_t
+    for steps in (half, quarter):
+        yield f"begun again with {steps} steps", steps, studio.made(Recipe(steps), number).latents
+    for t, density in product((0.5, 0.25), (half, quarter)):
+        last = run(studio, number, STANDARD_STEPS, resume=retried(checkpoint(whole, t), density))[-1]
+        yield f"resumed at t = {t:g}, on as if in {density} steps", last.step, last.x_t
+    for state in (checkpoint(whole, t) for t in EARLY_T):
+        yield f"estimate at t = {state.t:g}", state.step, state.estimate()
+    another = run(studio, number, STANDARD_STEPS, take=1)[-1]
+    yield "another seed, as asked", STANDARD_STEPS, another.x_t
+    yield "bare noise", 0, studio.noise(number)
+
+
+# ---------------------------------------------------------------- what is told
+
+
+MEASURES = ("error", "mel dB", "own line", "style")
+
+
+def measured(figures: Figures) -> tuple[str, ...]:
+    return (
+        f"{figures.error:.3f}",
+        f"{figures.mel_db:.2f}",
+        f"{figures.own_line:.0%}",
+        f"{figures.style:.0%}",
+    )
+
+
+def show_rows(rows: Iterable[Row]) -> list[Row]:
+    """The rows, each shown as soon as it is there."""
+    print(
+        f"\n## Ways to make a song, against {REFERENCE_STEPS} Euler steps in fp32 of the same guidance\n\n"
+        f"cfg {CFG:g} unless said. Experiments of benchmarks/tricks.py: ab2; guided in, held, reused.\n"
+    )
+    print(heading("way", "presets", "songs", "passes", *MEASURES, f"time / euler {STANDARD_STEPS}"))
+    shown = []
+    for row in rows:
+        presets = ", ".join(row.recipe.presets)
+        cells = (row.recipe.name, presets, f"{row.songs}", f"{row.passes:.4g}")
+        print(line(*cells, *measured(row.figures), f"{row.time:.2f}"), flush=True)
+        shown.append(row)
+    return shown
+
+
+def show_early(early: Sequence[Early], rows: Sequence[Row]) -> None:
+    print("\n## Where an early estimate is worth hearing: against the finished song of the same run\n")
+    print(heading("run", "step", "t", *MEASURES))
+    for each in early:
+        print(line(f"{each.steps}", f"{each.step}", f"{each.t:.3f}", *measured(each.figures)))
+    preview = next(row.figures.mel_db for row in rows if row.recipe == Recipe(min(EULER_STEPS)))
+    print("\nFrom which t on an estimate is\n")
+    print(heading("", *(f"run of {steps}" for steps in EARLY_EVERY)))
+    for name, limit in (*((f"within {db:g} dB", db) for db in NEAR_DB), (PREVIEW.format(preview), preview)):
+        print(line(name, *(shown(near_from(early, steps, limit)) for steps in EARLY_EVERY)))
+    for name, measure in (("of its style as often as the finished songs", "style"), (OWN_LINE, "own_line")):
+        print(line(name, *(shown(good_from(early, steps, measure)) for steps in EARLY_EVERY)))
+
+
+PREVIEW = "within {:.2f} dB, as a song in 4 steps is of that in 128"
+OWN_LINE = "as near to its own words as the finished songs, or 5 % less often"
+
+
+def near_from(early: Sequence[Early], steps: int, limit: float) -> float | None:
+    """From which t on the estimates of the run of so many steps are within the limit, decibels."""
+    return nearness.near_from([(e.t, e.figures.mel_db) for e in early if e.steps == steps], limit)
+
+
+def good_from(early: Sequence[Early], steps: int, measure: str) -> float | None:
+    """From which t on they reach the finished songs in a measure that is a share."""
+    shares = [(e.t, getattr(e.figures, measure)) for e in early if e.steps == steps]
+    finished = shares[-1][1]
+    return nearness.near_from([(t, finished - share) for t, share in shares], 0.05)
+
+
+def shown(t: float | None) -> str:
+    return "never" if t is None else f"{t:.3f}"
+
+
+def show_degraded(degraded: Sequence[Degraded]) -> None:
+    print(f"\n## How much worse a degraded song is: against {REFERENCE_STEPS} steps\n")
+    print(heading("song", "steps", *MEASURES))
+    for each in degraded:
+        print(line(each.how, f"{each.steps}", *measured(each.figures)))
+
+
+def heading(*cells: str) -> str:
+    return f"{line(*cells)}\n{line(*(['---'] * len(cells)))}"
+
+
+def line(*cells: str) -> str:
+    """A row of a table in Markdown."""
+    return f"| {' | '.join(cells)} |"
+
+
+def report(
+    model: str,
+    seconds: float,
+    studio: Studio,
+    rows: Sequence[Row],
+    early: Sequence[Early],
+    degraded: Sequence[Degraded],
+) -> str:
+    """All figures as JSON."""
+    told = {
+        "schema": SCHEMA,
+        "model": model,
+        "model_hash": studio.bundle.hash,
+        "seconds": seconds,
+        "reference_steps": REFERENCE_STEPS,
+        "songs": [{**asdict(song.request), "style_name": song.style} for song in studio.songs],
+        "ways": [{"name": row.recipe.name, "presets": row.recipe.presets, **asdict(row)} for row in rows],
+        "early": [asdict(each) for each in early],
+        "degraded": [asdict(each) for each in degraded],
+    }
+    return json.dumps(told, ensure_ascii=False, indent=2)
+
+
+def plot(rows: Sequence[Row], path: Path) -> None:
+    """Error against passes, each family of ways a line of its own."""
+    pyplot = importlib.import_module("matplotlib.pyplot")
+    families: dict[str, list[Row]] = {}
+    for row in rows:
+        if row.recipe.cfg == CFG:
+            families.setdefault(family(row.recipe), []).append(row)
+    figure, axes = pyplot.subplots(figsize=(9, 6), layout="constrained")
+    for name, each in families.items():
+        points = sorted((row.passes, row.figures.error) for row in each if row.figures.error > 0)
+        axes.loglog(*zip(*points, strict=True), marker="o", label=name)
+    axes.set(xlabel="passes", ylabel=f"error of the latents against {REFERENCE_STEPS} steps")
+    axes.grid(visible=True, which="both", alpha=0.3)
+    axes.legend(fontsize="small")
+    figure.savefig(path, dpi=150)
+
+
+def family(recipe: Recipe) -> str:
+    """What of a recipe's name does not count steps."""
+    return recipe.name.replace(f" {recipe.steps}", "", 1)
+
+
+if __name__ == "__main__":
+    main()
