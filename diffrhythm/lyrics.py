@@ -17,6 +17,7 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -161,7 +162,7 @@ def held(phones: Sequence[str], syllable_frames: int) -> list[str]:
     """
     sounds = [phone for phone in phones if phone != WORD_MARK]
     vowels = [i for i, phone in enumerate(sounds) if is_vowel(phone)]
-    until = dict(zip(vowels, [*vowels[1:], len(sounds)], strict=True))
+    until = dict(pairwise([*vowels, len(sounds)]))
     frames: list[str] = []
     for i, phone in enumerate(sounds):
         if i not in until:
