@@ -23,7 +23,8 @@ _HIGHEST_PARTIAL_HZ = 12_000.0
 # A tanh makes overtones of its own; what feeds it ends here so that those which fold are too weak to hear.
 _HIGHEST_DRIVEN_HZ = 2_000.0
 _CABINET_HZ = 4_500.0
-_VIBRATO_HZ = 5.4
+# Half the frame rate: what all notes are multiples of.
+TUNING = SAMPLE_RATE / HOP / 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +32,7 @@ class Timbre:
     """How a pitched instrument sounds.
 
     partials: (frequency over the note's, amplitude). decay_s: time in which the fundamental falls to 1/e.
-    damping: a partial at ratio r falls r**damping times as fast. vibrato: depth, as a share of the frequency.
+    damping: a partial at ratio r falls r**damping times as fast.
     drive: gain into a tanh; 0 leaves the sound clean.
     """
 
@@ -40,7 +41,6 @@ class Timbre:
     release_s: float
     decay_s: float = math.inf
     damping: float = 0.0
-    vibrato: float = 0.0
     drive: float = 0.0
 
 
@@ -58,18 +58,19 @@ def sound(instrument: str, pitch: int = 0, frames: int = 1) -> Samples:
 
 
 def hertz(pitch: float) -> float:
-    """Frequency of a MIDI number, 69 at 440 Hz."""
-    return 440.0 * math.exp2((pitch - 69) / 12)
+    """Frequency of a MIDI number: 72 at 516.8 Hz, all others as near to its even steps as TUNING allows.
+
+    On multiples of half the frame rate a held note has the same wave in every frame, or every second one, so
+    that a latent need not say where in its period a note is. The white keys from the C below the middle one
+    to the second G above it come out pure (24 : 27 : 30 : 32 : 36 : 40 : 45) but for the lowest D and B.
+    """
+    return TUNING * round(48 * math.exp2((pitch - 72) / 12))
 
 
 def _note(timbre: Timbre, frequency: float, frames: int) -> _Wave:
     held = frames * HOP
     t = _seconds(held / SAMPLE_RATE + timbre.release_s)
     cycles = frequency * t
-    if timbre.vibrato:
-        cycles += (
-            timbre.vibrato * frequency / (2 * math.pi * _VIBRATO_HZ) * -np.cos(2 * math.pi * _VIBRATO_HZ * t)
-        )
     highest = _HIGHEST_DRIVEN_HZ if timbre.drive else _HIGHEST_PARTIAL_HZ
     wave = np.zeros_like(t)
     for ratio, amplitude in timbre.partials:
@@ -115,11 +116,11 @@ TIMBRES: Mapping[str, Timbre] = {
     "power chord": Timbre(_power_chord(), attack_s=0.003, release_s=0.03, decay_s=1.5, drive=4.0),
     "pad": Timbre(_saw(10, 1.8), attack_s=0.6, release_s=0.6),
     "strings": Timbre(_saw(16, 1.2), attack_s=0.4, release_s=0.6),
-    "music box": Timbre(((1, 1), (3.01, 0.35), (6.2, 0.2)), 0.001, 0.3, decay_s=0.6, damping=1.0),
+    "music box": Timbre(((1, 1), (3, 0.35), (6, 0.2)), 0.001, 0.3, decay_s=0.6, damping=1.0),
     "square": Timbre(_pulse(0.5), attack_s=0.002, release_s=0.004),
     "thin square": Timbre(_pulse(0.125), attack_s=0.002, release_s=0.004),
     "accordion": Timbre(_pulse(0.3, 24), attack_s=0.025, release_s=0.05),
-    "flute": Timbre(((1, 1), (2, 0.35), (3, 0.12), (4, 0.04)), 0.05, 0.1, vibrato=0.006),
+    "flute": Timbre(((1, 1), (2, 0.35), (3, 0.12), (4, 0.04)), 0.05, 0.1),
 }
 
 

@@ -23,7 +23,6 @@ from training.styles import STYLES, SYLLABLE_FRAMES, Style, accompany, melody
 from training.text import Language, Part, song_lines
 from training.voice import SINGERS, sing
 
-
 FRAMES = 648  # 30.1 s, a whole number of bars in every style
 
 # RMS of the voice while it sings, and of everything else.
@@ -55,7 +54,9 @@ def compose(seed: int, style: str | None = None, part: Part = "train", frames: i
     chosen = STYLES[name]
     language: Language = "zh" if rng.random() < CHINESE else "en"
     texts = [] if rng.random() < INSTRUMENTAL else song_lines(rng, language, 16, part)
-    alignment = align(_placed(texts, frames, rng), inventory(), frames=frames, syllable_frames=SYLLABLE_FRAMES)
+    alignment = align(
+        _placed(texts, frames, rng), inventory(), frames=frames, syllable_frames=SYLLABLE_FRAMES
+    )
     return _performed(alignment, chosen, rng)
 
 
@@ -113,7 +114,7 @@ def _performed(alignment: Alignment, style: Style, rng: np.random.Generator) -> 
         if phone is not None and is_vowel(phone) and (i == 0 or phones[i - 1] != phone)
     ]
     notes = melody(style, tonic, progression, onsets, rng)
-    voice = sing(phones, _pitches(phones, onsets, notes), SINGERS[style.singer], rng)
+    voice = sing(phones, _pitches(phones, onsets, notes), SINGERS[style.singer])
     band = accompany(style, tonic, progression, frames, rng)
     sung = np.repeat([phone is not None for phone in phones], HOP)
     voice = voice * np.float32(VOICE_LEVEL / _rms(voice[sung])) if sung.any() else voice

@@ -1,7 +1,8 @@
 """Ten styles: the band of each, and the line that its singer sings.
 
 Everything begins on a latent frame. A style has one figure per bar from the first bar to the last, few keys
-and few sounds, so that two seconds of it tell which it is, and a small model can learn it.
+and few sounds, so that two seconds of it tell which it is, and a small model can learn it. All notes are
+white keys, of which instruments.hertz has most pure.
 """
 
 from __future__ import annotations
@@ -25,7 +26,6 @@ MAJOR = (0, 2, 4, 5, 7, 9, 11)
 LYDIAN = (0, 2, 4, 6, 7, 9, 11)
 MIXOLYDIAN = (0, 2, 4, 5, 7, 9, 10)
 MINOR = (0, 2, 3, 5, 7, 8, 10)
-HARMONIC_MINOR = (0, 2, 3, 5, 7, 8, 11)
 MAJOR_PENTATONIC = (0, 2, 4, 7, 9)
 MINOR_PENTATONIC = (0, 3, 5, 7, 10)
 
@@ -230,7 +230,7 @@ def _chords(
 
 def _pop(bar: Bar) -> Iterator[Hit]:
     """Piano chords in eighths over drums and bass."""
-    yield from _chords("piano", 0.3, range(0, 48, 6), _within_octave(bar.chord, 57), 5)
+    yield from _chords("piano", 0.3, range(0, 48, 6), _within_octave(bar.chord, 60), 5)
     yield from _chords(
         "bass", 0.6, ((0, 18, 24, 42), (0, 12, 24, 36))[bar.figure], [_low(bar.chord[0], 36)], 6
     )
@@ -241,12 +241,12 @@ def _pop(bar: Bar) -> Iterator[Hit]:
 
 def _folk(bar: Bar) -> Iterator[Hit]:
     """A guitar alone, picked."""
-    strings = [*_within_octave(bar.chord, 52), _within_octave(bar.chord, 52)[0] + 12]
+    strings = [*_within_octave(bar.chord, 60), _within_octave(bar.chord, 60)[0] + 12]
     picked = ((0, 1, 2, 3, 2, 1, 2, 1), (0, 2, 1, 3, 0, 2, 1, 2))[bar.figure]
     for place, string in enumerate(picked):
         yield Hit("guitar", 0.5, 6 * place, strings[string], 14)
     yield Hit("guitar", 0.7, 0, _low(bar.chord[0], 40), 22)
-    yield Hit("guitar", 0.6, 24, _low(bar.chord[2], 40), 22)
+    yield Hit("guitar", 0.6, 24, _low(bar.chord[0], 48), 22)
 
 
 def _techno(bar: Bar) -> Iterator[Hit]:
@@ -263,15 +263,15 @@ def _jazz(bar: Bar) -> Iterator[Hit]:
     """A swung ride, brushes on two and four, a walking bass, seventh chords on an electric piano."""
     yield from _beats("ride", 0.28, (0, 18, 30, 36, 54, 66))
     yield from _beats("brush", 0.3, (18, 54))
-    for beat, step in enumerate(((0, 1, 2, 3), (0, 2, 3, 1))[bar.figure]):
-        yield Hit("double bass", 0.8, 18 * beat, _low(bar.chord[step], 33), 16)
-    yield from _chords("e-piano", 0.3, (0, 30), _within_octave(bar.chord, 58), 12)
+    for beat, step in enumerate(((0, 1, 2, 1), (0, 2, 1, 2))[bar.figure]):
+        yield Hit("double bass", 0.8, 18 * beat, _low(bar.chord[step], 48), 16)
+    yield from _chords("e-piano", 0.3, (0, 30), _within_octave(bar.chord, 60), 12)
 
 
 def _rock(bar: Bar) -> Iterator[Hit]:
     """Distorted fifths in eighths over heavy drums."""
-    yield from _chords("power chord", 0.4, range(0, 48, 6), [_low(bar.chord[0], 40)], 5)
-    yield from _chords("bass", 0.4, range(0, 48, 6), [_low(bar.chord[0], 28)], 5)
+    yield from _chords("power chord", 0.4, range(0, 48, 6), [_low(bar.chord[0], 48)], 5)
+    yield from _chords("bass", 0.4, range(0, 48, 6), [_low(bar.chord[0], 36)], 5)
     yield from _beats("kick", 0.9, ((0, 18, 24), (0, 6, 24, 30))[bar.figure])
     yield from _beats("snare", 1.0, (12, 36))
     yield from _beats("open hat", 0.3, (0, 12, 24, 36))
@@ -288,7 +288,7 @@ def _lullaby(bar: Bar) -> Iterator[Hit]:
 
 def _ambient(bar: Bar) -> Iterator[Hit]:
     """Pads from bar to bar, no beat."""
-    yield from _chords("pad", 0.3, (0,), _within_octave(bar.chord, 55), 90)
+    yield from _chords("pad", 0.3, (0,), _within_octave(bar.chord, 60), 90)
     yield from _chords("strings", 0.08, (0,), _within_octave(bar.chord, (67, 72)[bar.figure]), 90)
     yield Hit("pad", 0.5, 0, _low(bar.chord[0], 38), 90)
 
@@ -307,10 +307,12 @@ def _chiptune(bar: Bar) -> Iterator[Hit]:
 
 def _waltz(bar: Bar) -> Iterator[Hit]:
     """An accordion's oom-pah-pah."""
-    bass = (_low(bar.chord[0], 38), _low(bar.chord[(0, 2)[bar.figure]], 38))
-    yield Hit("accordion", 0.5, 0, bass[0], 9)
-    yield Hit("bass", 0.6, 0, bass[1], 9)
-    yield from _chords("accordion", 0.3, (12, 24), _within_octave(bar.chord, 59), 6)
+    root = _low(bar.chord[0], 36)
+    yield Hit("accordion", 0.5, 0, root + 12, 9)
+    yield Hit("bass", 0.6, 0, root, 9)
+    yield from _chords(
+        "accordion", 0.3, ((12, 24), (12, 18, 24))[bar.figure], _within_octave(bar.chord, 60), 5
+    )
 
 
 def _guofeng(bar: Bar) -> Iterator[Hit]:
@@ -334,10 +336,10 @@ _ALL = (
         beats_per_bar=4,
         harmony=MAJOR,
         tune=MAJOR,
-        tonics=(48, 50, 53),
+        tonics=(48,),
         progressions=((1, 5, 6, 4), (6, 4, 1, 5)),
         singer="high",
-        register=(57, 69),
+        register=(60, 72),
         level=0.1,
         band=_pop,
     ),
@@ -346,11 +348,11 @@ _ALL = (
         beat_frames=24,
         beats_per_bar=2,
         harmony=MAJOR,
-        tune=MAJOR,
-        tonics=(48, 50, 55),
+        tune=MAJOR_PENTATONIC,
+        tonics=(48,),
         progressions=((1, 4, 1, 5), (1, 6, 4, 5)),
         singer="low",
-        register=(48, 62),
+        register=(55, 69),
         level=0.08,
         band=_folk,
     ),
@@ -359,11 +361,11 @@ _ALL = (
         beat_frames=12,
         beats_per_bar=4,
         harmony=MINOR,
-        tune=MINOR,
-        tonics=(45, 48, 50),
+        tune=MINOR_PENTATONIC,
+        tonics=(45,),
         progressions=((1, 1, 6, 7), (1, 1, 1, 6)),
         singer="low",
-        register=(45, 57),
+        register=(57, 69),
         level=0.12,
         band=_techno,
     ),
@@ -373,10 +375,10 @@ _ALL = (
         beats_per_bar=4,
         harmony=MAJOR,
         tune=MAJOR,
-        tonics=(46, 48, 53),
-        progressions=((2, 5, 1, 6), (1, 6, 2, 5)),
+        tonics=(48,),
+        progressions=((1, 6, 4, 5), (4, 5, 1, 6)),
         singer="low",
-        register=(46, 60),
+        register=(60, 72),
         level=0.08,
         band=_jazz,
         chord_notes=4,
@@ -387,10 +389,10 @@ _ALL = (
         beats_per_bar=4,
         harmony=MINOR,
         tune=MINOR_PENTATONIC,
-        tonics=(40, 43, 45),
+        tonics=(45,),
         progressions=((1, 6, 7, 1), (1, 7, 6, 7)),
         singer="low",
-        register=(50, 65),
+        register=(57, 69),
         level=0.12,
         band=_rock,
     ),
@@ -400,7 +402,7 @@ _ALL = (
         beats_per_bar=3,
         harmony=MAJOR,
         tune=MAJOR,
-        tonics=(48, 53, 55),
+        tonics=(48,),
         progressions=((1, 4, 5, 1), (1, 6, 4, 5)),
         singer="high",
         register=(60, 72),
@@ -413,10 +415,10 @@ _ALL = (
         beats_per_bar=4,
         harmony=LYDIAN,
         tune=LYDIAN,
-        tonics=(48, 50, 53),
+        tonics=(53,),
         progressions=((1, 2), (1, 5)),
         singer="high",
-        register=(57, 69),
+        register=(60, 72),
         level=0.08,
         band=_ambient,
         chord_notes=4,
@@ -427,7 +429,7 @@ _ALL = (
         beats_per_bar=4,
         harmony=MIXOLYDIAN,
         tune=MIXOLYDIAN,
-        tonics=(48, 50, 55),
+        tonics=(55,),
         progressions=((1, 7, 4, 1), (1, 4, 7, 4)),
         singer="high",
         register=(62, 74),
@@ -438,12 +440,12 @@ _ALL = (
         name="waltz",
         beat_frames=12,
         beats_per_bar=3,
-        harmony=HARMONIC_MINOR,
-        tune=HARMONIC_MINOR,
-        tonics=(45, 50, 52),
-        progressions=((1, 4, 5, 1), (1, 1, 5, 5)),
+        harmony=MINOR,
+        tune=MINOR,
+        tonics=(45,),
+        progressions=((1, 6, 7, 1), (1, 3, 7, 6)),
         singer="low",
-        register=(48, 62),
+        register=(60, 72),
         level=0.08,
         band=_waltz,
     ),
@@ -453,8 +455,8 @@ _ALL = (
         beats_per_bar=2,
         harmony=MAJOR,
         tune=MAJOR_PENTATONIC,
-        tonics=(48, 50, 55),
-        progressions=((1, 6, 2, 5), (6, 1, 5, 6)),
+        tonics=(48,),
+        progressions=((1, 6, 1, 5), (6, 1, 5, 6)),
         singer="high",
         register=(60, 74),
         level=0.08,

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from diffrhythm import vae
+from diffrhythm import vae, words
 from diffrhythm.config import ModelConfig
 from diffrhythm.transformer import Constants, DiT
 from diffrhythm.vae_config import VaeConfig
@@ -35,7 +35,7 @@ from training.averaging import Average
 from training.songs import inventory
 from training.text import prompt
 
-CONFIG = ModelConfig(dim=320, depth=5, ff_mult=2, conv_layers=1, text_rows=len(inventory()))
+CONFIG = ModelConfig(dim=320, depth=4, ff_mult=2, conv_layers=1, text_rows=len(inventory()))
 
 # Songs of one batch, all of one length in frames; each batch draws a length.
 BATCH = 8
@@ -110,12 +110,12 @@ def loss(model: DiT, batch: Batch, generator: torch.Generator) -> Tensor:
     return (velocity(model, x_t, t, batch).float() - (batch.x_1 - x_0)).square().mean()
 
 
-def batch_of(songs: Songs, encoder: object, rng: np.random.Generator) -> Batch:
+def batch_of(songs: Songs, encoder: words.Encoder, rng: np.random.Generator) -> Batch:
     """Beginnings of songs of one length, each with a style prompt of its own."""
     length = int(rng.choice(LENGTHS, p=LENGTH_ODDS))
     picked = rng.integers(len(songs.styles), size=BATCH)
     x_1, ids = songs.latents[picked, :length], songs.ids[picked, :length].clone()
-    styles = [encoder.embed_text(prompt(songs.styles[song], rng)) for song in picked]  # type: ignore[attr-defined]
+    styles = [encoder.embed_text(prompt(songs.styles[song], rng)) for song in picked]
     style, null = torch.from_numpy(np.stack(styles)), style_encoder.null_style()
     known = torch.zeros_like(x_1)
     for i in range(BATCH):
@@ -167,7 +167,8 @@ def _encode(data: dataset.Dataset, autoencoder: vae.Vae) -> NDArray[np.float32]:
 def optimisers(model: DiT) -> dict[str, torch.optim.Optimizer]:
     """Muon for the matrices inside the model, AdamW for its ends, kernels, gains and biases."""
     inner = ("transformer_blocks", "text_embed.text_blocks", "text_fusion_linears")
-    matrices, others = [], []
+    matrices: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
     for name, weight in model.named_parameters():
         (matrices if name.startswith(inner) and weight.ndim == 2 else others).append(weight)
     return {
@@ -208,7 +209,7 @@ def train(songs_folder: Path, folder: Path, minutes: float, seed: int = 0) -> No
             found = loss(model, batch_of(songs, encoder, rng), generator)
         for optimiser in used.values():
             optimiser.zero_grad()
-        found.backward()
+        found.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for optimiser in used.values():
             optimiser.step()

@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import math
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,17 +28,25 @@ from diffrhythm import vae
 from diffrhythm.vae_config import HOP, LATENT_CHANNELS, VaeConfig
 from training import checkpoints, dataset
 from training.averaging import Average
+from training.songs import FRAMES
 
-# A quarter of the decoder's work is done at the rate of samples, by few channels; one stride of 64 leaves it.
-CONFIG = VaeConfig(channels=8, multiples=(16, 24, 32), strides=(64, 4, 8))
+# Nearly all is done at 43 and 21.5 Hz, where it costs little; one stride of 1024 leads there.
+CONFIG = VaeConfig(channels=2, multiples=(128, 128), strides=(1024, 2))
+HALF = HOP // 2
+
+# Songs that the linear beginning is made from, components of a half-frame that it keeps, softplus⁻¹ of the
+# latents' first deviation.
+STUDIED = 24
+KEPT_HALVES = 128
+FIRST_DEVIATION = -2.5
 
 CROP_FRAMES = 24
 BATCH = 6
-LEARNING_RATE = 6e-4
-WARMUP = 100
-DIVERGENCE = 1e-2
+LEARNING_RATE = 7e-4
+WARMUP = 30
+DIVERGENCE = 2e-2
 WAVEFORM = 1.0
-WINDOWS = (4096, 2048, 1024, 512, 128)
+WINDOWS = (2048, 512, 128)
 _FLOOR = 1e-3
 _SAVE_EVERY_S = 60.0
 
@@ -56,34 +65,87 @@ class Losses:
         return self.log + self.linear + WAVEFORM * self.waveform + DIVERGENCE * self.divergence
 
 
-def fresh(seed: int) -> vae.Vae:
-    """A model to be trained; its last upsampling begins as a bank of filters, one a channel."""
+def fresh(seed: int, songs: dataset.Dataset) -> vae.Vae:
+    """A model to be trained. It begins as the best linear one: what it does not keep is of least energy.
+
+    Half-frames are projected on their principal components, and four of these in turn, windowed so that
+    neighbours add up; what the layers add to that is small at first.
+    """
     torch.manual_seed(seed)
     model = vae.Vae(CONFIG, "cpu")
+    halves = principal(windowed(_sound_of(songs), HALF), KEPT_HALVES)
+    gain = 1 / float((windowed(_sound_of(songs), HALF) @ halves.T).std())
+    coefficients = _analysed(_sound_of(songs), halves, HALF) * gain
+    rows = windowed(coefficients, 2)
+    frames = principal(rows, LATENT_CHANNELS)
+    # Between all latents alike, which spends the flow's effort on what is hardly heard, and each at its energy.
+    loud = (rows @ frames.T).std(dim=0).sqrt()
+    first, second = model.encoder.layers[1], model.encoder.layers[2]
+    last, before = model.decoder.layers[2], model.decoder.layers[1]
     with torch.no_grad():
-        for stack in (model.encoder.layers, model.decoder.layers):
-            for unit in (unit for block in stack for unit in block.modules()):
-                if isinstance(unit, vae.ResidualUnit):
-                    unit.layers[3].weight.mul_(0.3)  # type: ignore[operator,union-attr]
-        _to_filters(model.encoder.layers[1].layers[4].weight)  # type: ignore[union-attr,arg-type,index]
-        last = model.decoder.layers[len(CONFIG.strides)]
-        filters = last.layers[1].weight  # type: ignore[union-attr,index]
-        _to_filters(filters)  # type: ignore[arg-type]
+        for part in (*model.encoder.modules(), *model.decoder.modules()):
+            if isinstance(part, vae.ResidualUnit):
+                part.layers[3].weight.mul_(0.1)  # type: ignore[operator,union-attr]
+                part.layers[3].bias.zero_()  # type: ignore[operator,union-attr]
+            elif isinstance(part, vae.Snake):
+                part.alpha.fill_(math.log(0.25))
+            elif isinstance(part, nn.Conv1d | nn.ConvTranspose1d) and part.bias is not None:
+                part.bias.zero_()
+        _through(model.encoder.layers[0].weight, torch.eye(2)[..., None])  # type: ignore[arg-type]
+        _through(first.layers[4].weight, _atoms(halves, 2) * gain)  # type: ignore[union-attr,index,arg-type]
+        _through(second.layers[4].weight, _atoms(frames, KEPT_HALVES))  # type: ignore[union-attr,index,arg-type]
+        _through(model.encoder.layers[4].weight, torch.diag(1 / loud)[..., None])  # type: ignore[arg-type]
+        model.encoder.layers[4].weight[LATENT_CHANNELS:].zero_()  # type: ignore[union-attr,index,operator]
+        model.encoder.layers[4].bias[LATENT_CHANNELS:].fill_(FIRST_DEVIATION)  # type: ignore[union-attr,index,operator]
+        _through(model.decoder.layers[0].weight, torch.diag(loud)[..., None])  # type: ignore[arg-type]
+        _through(before.layers[1].weight, _atoms(frames, KEPT_HALVES))  # type: ignore[union-attr,index,arg-type]
+        _through(last.layers[1].weight, _atoms(halves, 2) / gain)  # type: ignore[union-attr,index,arg-type]
+        _through(model.decoder.layers[4].weight, torch.eye(2)[..., None])  # type: ignore[arg-type]
     return model
 
 
-def _to_filters(weight: Tensor) -> None:
-    """weight [bands, narrow, taps]: each band a windowed wave of its own frequency, mixed to or from narrow."""
-    bands, narrow, taps = weight.shape
-    k = torch.arange(taps) + 0.5
-    window = torch.sin(math.pi * k / taps)
-    band = torch.arange(bands)
-    # Waves and their quarter-turned fellows, spread over all frequencies that the stride leaves apart.
-    turn = (band % 2) * math.pi / 2
-    frequency = (torch.div(band, 2, rounding_mode="floor") + 0.5) / bands
-    waves = window * torch.cos(2 * math.pi * frequency[:, None] * (k - taps / 2) + turn[:, None])
-    mix = torch.randn(bands, narrow, 1) / math.sqrt(narrow)
-    weight.copy_(mix * waves[:, None] * math.sqrt(2 / taps))
+def _through(weight: Tensor, linear: Tensor) -> None:
+    """Puts `linear` [a, b, taps] in the middle of weight [a or more, b or more, taps or more].
+
+    Channels beside it are drawn, small; from them into its outputs and in its other taps there is nothing.
+    """
+    outputs, inputs, taps = linear.shape
+    start = (weight.shape[2] - taps) // 2
+    weight.mul_(0.5)
+    weight[:outputs].zero_()
+    weight[:outputs, :inputs, start : start + taps] = linear
+
+
+def principal(rows: Tensor, count: int) -> Tensor:
+    """The `count` directions of most energy of rows [n, dimensions], orthonormal: [count, dimensions]."""
+    _, vectors = torch.linalg.eigh((rows.T @ rows).double())
+    return vectors[:, -count:].flip(1).T.float().contiguous()
+
+
+def windowed(channels: Tensor, hop: int) -> Tensor:
+    """Stretches of two hops of channels [c, n], one a hop, under a window whose square adds up: [n / hop − 1, 2 c hop]."""
+    stretches = channels.unfold(1, 2 * hop, hop) * _sine(2 * hop)
+    return stretches.transpose(0, 1).flatten(1)
+
+
+def _atoms(directions: Tensor, channels: int) -> Tensor:
+    """Directions of windowed stretches as kernels: [count, channels, taps]."""
+    kernels = directions.unflatten(1, (channels, -1))
+    return kernels * _sine(kernels.shape[-1])
+
+
+def _analysed(channels: Tensor, directions: Tensor, hop: int) -> Tensor:
+    """[count, stretches] of channels [c, n]."""
+    return (windowed(channels, hop) @ directions.T).T.contiguous()
+
+
+def _sine(taps: int) -> Tensor:
+    return torch.sin(math.pi * (torch.arange(taps) + 0.5) / taps)
+
+
+def _sound_of(songs: dataset.Dataset) -> Tensor:
+    """[2, n]: the first songs, one after the other."""
+    return torch.from_numpy(np.concatenate(list(songs.audio[:STUDIED]), axis=1).astype(np.float32) / 32767)
 
 
 def moments(model: vae.Vae, audio: Tensor) -> tuple[Tensor, Tensor]:
@@ -129,7 +191,8 @@ def crops(songs: dataset.Dataset, generator: np.random.Generator) -> Tensor:
     picked = []
     for _ in range(BATCH):
         song = generator.integers(len(songs.audio))
-        start = generator.integers(dataset.SAMPLES - CROP_FRAMES * HOP)
+        # On frames, as songs are: notes have the same wave in each (training.instruments.hertz).
+        start = HOP * int(generator.integers(FRAMES - CROP_FRAMES))
         crop = songs.audio[song, :: generator.choice((1, -1)), start : start + CROP_FRAMES * HOP]
         picked.append(torch.from_numpy(crop.astype(np.float32)) * (generator.uniform(0.7, 1.1) / 32767))
     return torch.stack(picked)
@@ -137,24 +200,26 @@ def crops(songs: dataset.Dataset, generator: np.random.Generator) -> Tensor:
 
 def train(songs: Path, folder: Path, minutes: float, seed: int = 0) -> None:
     """Trains until `minutes` have been spent on it in all, and leaves folder/vae.pt and folder/losses.jsonl."""
-    model = fresh(seed)
-    average = Average(model, 0.998)
+    data = dataset.read(songs)
+    model = fresh(seed, data)
+    average = Average(model, 0.995)
     optimiser = torch.optim.AdamW(model.parameters(), LEARNING_RATE, betas=(0.9, 0.98), weight_decay=1e-3)
     parts: checkpoints.Parts = {"model": model, "ema": average, "optimiser": optimiser}
     spent, step = checkpoints.load(folder / "vae.pt", parts)
     generator = np.random.default_rng([seed, step])
     torch.manual_seed(seed + step)
-    data = dataset.read(songs)
     began = saved = time.monotonic()
     while spent + time.monotonic() - began < 60 * minutes:
         share = (spent + time.monotonic() - began) / (60 * minutes)
-        rate = LEARNING_RATE * min(1.0, (step + 1) / WARMUP) * (0.02 + 0.98 * math.cos(math.pi / 2 * share) ** 2)
+        rate = (
+            LEARNING_RATE * min(1.0, (step + 1) / WARMUP) * (0.02 + 0.98 * math.cos(math.pi / 2 * share) ** 2)
+        )
         for group in optimiser.param_groups:
             group["lr"] = rate
         with torch.autocast("cpu", torch.bfloat16):
             found = losses(model, crops(data, generator))
         optimiser.zero_grad()
-        found.total.backward()
+        found.total.backward()  # type: ignore[no-untyped-call]
         norm = nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
         average.update(model)
@@ -165,13 +230,38 @@ def train(songs: Path, folder: Path, minutes: float, seed: int = 0) -> None:
             saved = time.monotonic()
             checkpoints.save(folder / "vae.pt", parts, CONFIG.to_dict(), spent + saved - began, step)
     checkpoints.save(folder / "vae.pt", parts, CONFIG.to_dict(), spent + time.monotonic() - began, step)
+    settled = {"ema": settle(average.weights, data), "config": CONFIG.to_dict()}
+    torch.save(settled, folder / "settled.pt")
+
+
+def settle(weights: Mapping[str, Tensor], songs: dataset.Dataset) -> dict[str, Tensor]:
+    """The same autoencoder with latents of deviation 1 over all, and an encoder that draws nothing."""
+    model = vae.Vae(CONFIG)
+    vae.load_weights(model, weights)
+    found = []
+    for audio in songs.audio[:STUDIED]:
+        with torch.inference_mode():
+            sound = torch.from_numpy(audio.astype(np.float32) / 32767)[None]
+            found.append(vae.encode(sound, model.encoder).chunk(2, dim=-1)[0])
+    deviation = torch.cat(found).square().mean().sqrt()
+    out, into = "encoder.layers.4", "decoder.layers.0"
+    scaled = {name: weight.clone() for name, weight in weights.items()}
+    for name in (f"{out}.weight", f"{out}.bias"):
+        scaled[name][:LATENT_CHANNELS] /= deviation
+        scaled[name][LATENT_CHANNELS:] = 0
+    scaled[f"{out}.bias"][LATENT_CHANNELS:] = -20
+    scaled[f"{into}.weight"] *= deviation
+    return scaled
 
 
 def _log(folder: Path, step: int, seconds: float, found: Losses, norm: float) -> None:
     facts = {
         "step": step,
         "seconds": round(seconds, 1),
-        **{name: round(getattr(found, name).item(), 4) for name in ("log", "linear", "waveform", "divergence")},
+        **{
+            name: round(getattr(found, name).item(), 4)
+            for name in ("log", "linear", "waveform", "divergence")
+        },
         "norm": round(norm, 3),
     }
     line = json.dumps(facts)

@@ -30,19 +30,17 @@ class Singer:
     """What differs between two voices.
 
     formant_scale: of the table's formants, which are those of a low voice. brightness_hz: pulses fall by
-    8.7 dB in so many Hz. breathiness: breath under the voice, as a share of it. vibrato: on held vowels.
+    8.7 dB in so many Hz. breathiness: breath under the voice, as a share of it.
     """
 
     formant_scale: float
     brightness_hz: float
     breathiness: float
-    vibrato_cents: float
-    vibrato_hz: float
 
 
 SINGERS = {
-    "low": Singer(1.0, 1900.0, 0.02, 25.0, 5.2),
-    "high": Singer(1.15, 2200.0, 0.035, 35.0, 5.8),
+    "low": Singer(1.0, 1900.0, 0.02),
+    "high": Singer(1.15, 2200.0, 0.035),
 }
 
 # After Peterson and Barney (1952) and Hillenbrand et al. (1995), men; the Chinese after Lee and Zee (2003).
@@ -157,9 +155,6 @@ _DIPHTHONG_GLIDE = 0.9  # of the shorter vowel
 _ONSET_S = 0.009  # from one level to the next
 _RELEASE_S = 0.040  # of the last sound before a silence
 _SAME_S = 1e-6  # times closer than this are the same
-_NOTE_GLIDE_S = 0.040
-_VIBRATO_AFTER_S = 0.25
-_VIBRATO_GROWS_S = 0.15
 
 # Windows of 23 ms follow a glide, and the spectrum is long enough for a formant to ring out.
 _STEP = 512
@@ -174,9 +169,7 @@ _NEUTRAL_HZ = (500.0, 1500.0, 2500.0, 3500.0)
 _NEUTRAL_WIDE_HZ = 2000 / np.pi
 
 
-def sing(
-    frames: Sequence[str | None], pitch: Floats, singer: Singer, rng: np.random.Generator
-) -> NDArray[np.float32]:
+def sing(frames: Sequence[str | None], pitch: Floats, singer: Singer) -> NDArray[np.float32]:
     """The song's voice alone, mono [t · 2048] at 44.1 kHz, peak 1; all zero where nothing is sung.
 
     frames: the phone sounding in each frame, of diffrhythm/phonemes/demo.json; equal neighbours are one held
@@ -187,8 +180,8 @@ def sing(
     samples = len(frames) * HOP
     if not any(not part.silent for _, _, part in spans):
         return np.zeros(samples, dtype=np.float32)
-    hz = _glided(_checked(frames, pitch), _vibrato(frames, singer))
-    sources = _sources(spans, hz, singer, rng)
+    hz = np.repeat(_checked(frames, pitch), HOP)
+    sources = _sources(spans, hz, singer)
     formants, damping = _formant_tracks(spans, samples // _STEP + 1, singer)
     formants[:, 0] = np.maximum(formants[:, 0], np.append(hz[::_STEP], hz[-1]))  # as singers do on high notes
     bands = _bands(spans, samples // _STEP + 1)
@@ -324,42 +317,17 @@ def _checked(frames: Sequence[str | None], pitch: Floats) -> Floats:
     return np.asarray(pitch[np.where(last < 0, np.argmax(sung), last)], dtype=np.float64)
 
 
-def _glided(pitch: Floats, octaves: Floats) -> Floats:
-    """Hz of each sample [n]: a short even glide where a note begins, bent by octaves [n]."""
-    begins = np.flatnonzero(np.diff(pitch)) + 1
-    edges = np.stack([begins * HOP, begins * HOP + _NOTE_GLIDE_S * SAMPLE_RATE], axis=1).ravel()
-    values = np.stack([pitch[begins - 1], pitch[begins]], axis=1).ravel()
-    samples = np.arange(len(pitch) * HOP)
-    log = (
-        np.interp(samples, edges, np.log2(values)) if len(edges) else np.full(len(samples), np.log2(pitch[0]))
-    )
-    return np.asarray(np.exp2(log + octaves))
-
-
-def _vibrato(frames: Sequence[str | None], singer: Singer) -> Floats:
-    """Octaves up or down of each sample [n]; grows a quarter second into a held vowel."""
-    octaves = np.zeros(len(frames) * HOP)
-    begin = 0
-    for phone, held in groupby(_continued(frames)):
-        end = begin + len(list(held))
-        seconds = np.arange((end - begin) * HOP) / SAMPLE_RATE - _VIBRATO_AFTER_S
-        if phone is not None and seconds[-1] > 0 and any(part.voice == 1 for part in parts_of(phone)):
-            depth = singer.vibrato_cents / 1200 * np.clip(seconds / _VIBRATO_GROWS_S, 0, 1)
-            octaves[begin * HOP : end * HOP] = depth * np.sin(2 * np.pi * singer.vibrato_hz * seconds)
-        begin = end
-    return octaves
-
-
 # Sources and filters
 
 
-def _sources(spans: Spans, hz: Floats, singer: Singer, rng: np.random.Generator) -> NDArray[np.float32]:
+def _sources(spans: Spans, hz: Floats, singer: Singer) -> NDArray[np.float32]:
     """Voice, breath and friction at their levels, [3, n]."""
     voice, breath, friction = (
         _levels(spans, [getattr(part, source) for _, _, part in spans], len(hz))
         for source in ("voice", "breath", "friction")
     )
-    noise = rng.standard_normal(len(hz), dtype=np.float32)
+    # The same in every frame, as the notes are: a small model learns it as one more sound.
+    noise = np.resize(np.random.default_rng(0).standard_normal(HOP, dtype=np.float32), len(hz))
     pulses = _pulses(hz, singer.brightness_hz)
     return np.stack([pulses * voice, noise * (breath + singer.breathiness * voice), noise * friction])
 
@@ -367,9 +335,11 @@ def _sources(spans: Spans, hz: Floats, singer: Singer, rng: np.random.Generator)
 def _pulses(hz: Floats, brightness_hz: float) -> NDArray[np.float32]:
     """Σ aᵏ cos kφ over all k ≥ 1, where aᵏ = exp(−frequency / brightness): a pulse per period, power 1, [n].
 
-    The sum's closed form; at half the sampling rate its harmonics are 90 dB down, so nothing folds back.
+    φ counts from the song's first sample, whatever was sung before: on notes of `instruments.hertz` every
+    frame then has the same wave, or every second one. The sum's closed form; at half the sampling rate its
+    harmonics are 90 dB down, so nothing folds back.
     """
-    cosine = np.cos(2 * np.pi * np.remainder(np.cumsum(hz / SAMPLE_RATE), 1.0)).astype(np.float32)
+    cosine = np.cos(2 * np.pi * np.remainder(np.arange(len(hz)) * hz / SAMPLE_RATE, 1.0)).astype(np.float32)
     a = np.exp(-hz / brightness_hz).astype(np.float32)
     pulses = (1 - a * cosine) / (1 - 2 * a * cosine + a * a) - 1
     return np.asarray(pulses * np.sqrt(2 * (1 - a * a)) / a, dtype=np.float32)

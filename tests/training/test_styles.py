@@ -7,13 +7,15 @@ import pytest
 from numpy.typing import NDArray
 
 from diffrhythm.vae_config import HOP, SAMPLE_RATE
-from training.instruments import DRUMS, TIMBRES, hertz, sound
-from training.styles import STYLES, Bar, Style, accompany, chord_at, is_strong, melody
+from training.instruments import DRUMS, TIMBRES, TUNING, hertz, sound
+from training.styles import MAJOR, STYLES, Bar, Style, accompany, chord_at, is_strong, melody
 
 every_style = pytest.mark.parametrize("style", STYLES.values(), ids=STYLES.keys())
 
 # Four lines of nine syllables, with a breath between them.
 ONSETS = [line + 6 * place for line in (48, 126, 204, 282) for place in range(9)]
+
+MIDI = {hertz(pitch): pitch for pitch in range(48, 97)}
 
 
 def played(style: Style, seed: int, frames: int = 96) -> NDArray[np.float32]:
@@ -25,7 +27,7 @@ def played(style: Style, seed: int, frames: int = 96) -> NDArray[np.float32]:
 def sung(style: Style, tonic: int, progression: tuple[int, ...], seed: int) -> list[int]:
     """The melody as MIDI numbers."""
     line = melody(style, tonic, progression, ONSETS, np.random.default_rng(seed))
-    return [round(69 + 12 * float(np.log2(f / 440))) for f in line]
+    return [MIDI[f] for f in line]
 
 
 def spectrum(audio: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -141,6 +143,31 @@ def test_two_seeds_of_each_style_are_enough_to_tell_the_others() -> None:
             seen = look(played(style, seed)[:, begin : begin + 43 * HOP])
             far = {other: float((((seen - t.mean(0)) / scale) ** 2).sum()) for other, t in taught.items()}
             assert min(far, key=far.__getitem__) == name
+
+
+def test_white_keys_from_the_middle_to_the_second_g_are_pure() -> None:
+    pure = [24, 27, 30, 32, 36, 40, 45, 48, 54, 60, 64, 72]
+    assert [hertz(pitch) / TUNING for pitch in range(60, 80) if pitch % 12 in MAJOR] == pure
+
+
+@every_style
+def test_all_that_is_sung_and_played_is_on_white_keys(style: Style) -> None:
+    for tonic, progression in keys(style):
+        assert all((tonic + step) % 12 in MAJOR for step in (*style.tune, *style.harmony))
+        assert all((note % 12) in MAJOR for note in sung(style, tonic, progression, 0))
+
+
+@pytest.mark.parametrize("pitch", range(36, 97))
+def test_a_note_is_tuned_near_its_even_step_to_half_the_frame_rate(pitch: int) -> None:
+    in_tuning = hertz(pitch) / TUNING
+    assert in_tuning == round(in_tuning)
+    assert abs(hertz(pitch) - 516.8 * 2 ** ((pitch - 72) / 12)) < 0.51 * TUNING
+
+
+@pytest.mark.parametrize("instrument", ["square", "flute", "accordion"])
+def test_a_held_note_has_the_same_wave_in_every_second_frame(instrument: str) -> None:
+    held = sound(instrument, 62, 12)[2 * HOP : 10 * HOP]
+    assert np.abs(held[2 * HOP :] - held[: -2 * HOP]).max() < 1e-3
 
 
 @pytest.mark.parametrize("instrument", TIMBRES)
