@@ -20,7 +20,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -41,6 +41,7 @@ FRAMES = 432
 DURATION_S = FRAMES * HOP / SAMPLE_RATE
 FEWEST_LINES = 3
 OTHERS = 4
+Kind = Literal["words", "vowels", "consonants"]
 # Songs by program of each style that the ear is taught with, and their frames.
 TAUGHT_SONGS = 10
 TAUGHT_FRAMES = 216
@@ -57,14 +58,17 @@ DISTANCES = {
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A song to make: lyrics of a song by program, a prompt for its style; voices to compare it with."""
+    """A song to make: lyrics of a song by program, a prompt for its style.
+
+    voices: what its lines are compared with, theirs first.
+    """
 
     name: str
     song: Song
     lyrics: str
     prompt: str
     seed: int
-    voices: Floats
+    voices: Mapping[Kind, Floats]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +88,10 @@ class Way:
 class Heard:
     """What is measured on one song.
 
-    heard: the style it sounds like. pairs_own: the share of pairs of own and other line in which the own is
-    nearer. lines_own: the share of lines to which their own is nearest. rise: dB of the voice's band in lines
-    over gaps; rise_without: of the instrumental, where there is one. seconds: that the song took.
+    heard: the style it sounds like. pairs: the share of pairs of own and other line in which the own is
+    nearer. own: the share of lines that are nearest to their own words, vowels, consonants. rise: dB of the
+    voice's band in lines over gaps; rise_without: of the instrumental, where there is one. seconds: that the
+    song took.
     """
 
     name: str
@@ -94,8 +99,8 @@ class Heard:
     language: str
     heard: str
     lines: int
-    pairs_own: float
-    lines_own: float
+    pairs: float
+    own: Mapping[Kind, float]
     rise: float
     rise_without: float | None
     seconds: float | None
@@ -162,8 +167,18 @@ def task(number: int) -> Task:
         lyrics=lrc(song.alignment),
         prompt=text.prompt(style, np.random.default_rng(seed), "heldout"),
         seed=seed,
-        voices=listening.renditions(song.alignment, style, seed=seed + 50, others=OTHERS),
+        voices=voices(song, seed + 50),
     )
+
+
+def voices(song: Song, seed: int) -> dict[Kind, Floats]:
+    """Renditions of the song's lines and of OTHERS each: other words, other vowels, other consonants."""
+    sung, style = song.alignment, song.style
+    return {
+        "words": listening.renditions(sung, style, seed=seed, others=OTHERS),
+        "vowels": listening.misspelt(sung, style, seed=seed, sounds="vowels", others=OTHERS),
+        "consonants": listening.misspelt(sung, style, seed=seed, sounds="consonants", others=OTHERS),
+    }
 
 
 def lrc(alignment: Alignment) -> str:
@@ -186,7 +201,7 @@ def listen(
         keep(folder, each, made, without)
     heard = measured(each, made, without, ear, seconds)
     print(
-        f"guidance {way.guidance:g} {each.name}: {seconds:.1f} s, {heard.lines_own:.0%} of its lines, "
+        f"guidance {way.guidance:g} {each.name}: {seconds:.1f} s, {heard.own['words']:.0%} of its lines, "
         f"{heard.rise:+.1f} dB, heard as {heard.heard} from {each.prompt!r}",
         flush=True,
     )
@@ -250,15 +265,17 @@ def by_program(
 
 def measured(each: Task, made: Sound, without: Sound | None, ear: Ear, seconds: float | None = None) -> Heard:
     alignment = each.song.alignment
-    distances = listening.line_distances(made, alignment, each.voices)
+    distances = {
+        kind: listening.line_distances(made, alignment, voices) for kind, voices in each.voices.items()
+    }
     return Heard(
         name=each.name,
         style=each.song.style,
         language=segments(alignment.placed[0].line.text)[0][1],
         heard=ear.hear(made),
-        lines=len(distances),
-        pairs_own=listening.own_nearer(distances),
-        lines_own=listening.own_nearest(distances),
+        lines=len(distances["words"]),
+        pairs=listening.own_nearer(distances["words"]),
+        own={kind: listening.own_nearest(found) for kind, found in distances.items()},
         rise=listening.voice_rise(made, alignment),
         rise_without=None if without is None else listening.voice_rise(without, alignment),
         seconds=seconds,
@@ -291,6 +308,8 @@ def table_of_songs(rows: Mapping[str, Sequence[Heard]]) -> str:
         "lines",
         "own line nearer (chance 50%)",
         f"nearest of {1 + OTHERS} (chance {1 / (1 + OTHERS):.0%})",
+        "of other vowels",
+        "of other consonants",
         "voice's band, lines over gaps",
         "the same without lyrics",
         f"style heard (chance {1 / len(STYLES):.0%})",
@@ -304,8 +323,8 @@ def table_of_songs(rows: Mapping[str, Sequence[Heard]]) -> str:
             name,
             str(len(songs)),
             str(sum(song.lines for song in songs)),
-            f"{share_of_lines(songs, 'pairs_own'):.0%}",
-            f"{share_of_lines(songs, 'lines_own'):.0%}",
+            f"{over_lines(songs, [song.pairs for song in songs]):.0%}",
+            *(f"{over_lines(songs, [song.own[kind] for song in songs]):.0%}" for kind in get_args(Kind)),
             f"{statistics.mean(song.rise for song in songs):+.1f} dB",
             f"{statistics.mean(without):+.1f} dB" if without else "–",
             f"{statistics.mean(song.heard == song.style for song in songs):.0%}",
@@ -315,8 +334,8 @@ def table_of_songs(rows: Mapping[str, Sequence[Heard]]) -> str:
     return "\n".join(shown)
 
 
-def share_of_lines(songs: Sequence[Heard], measure: Literal["pairs_own", "lines_own"]) -> float:
-    shares = np.array([getattr(song, measure) for song in songs])
+def over_lines(songs: Sequence[Heard], shares: Sequence[float]) -> float:
+    """The mean of shares, each of a song's lines, over all lines."""
     return float(np.average(shares, weights=[song.lines for song in songs]))
 
 
@@ -329,7 +348,8 @@ def by_language(rows: Mapping[str, Sequence[Heard]]) -> str:
             for language in sorted({song.language for song in songs})
         }
         shares = [
-            f"{language} {share_of_lines(group, 'lines_own'):.0%} of {sum(song.lines for song in group)}"
+            f"{language} {over_lines(group, [song.own['words'] for song in group]):.0%} "
+            f"of {sum(song.lines for song in group)}"
             for language, group in groups.items()
         ]
         shown.append(f"{name}: own line nearest in {', '.join(shares)}")

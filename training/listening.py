@@ -10,8 +10,9 @@ t latent frames · w windows, two a latent frame · m mel bands · n samples
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,10 +25,12 @@ from diffrhythm.vae_config import HOP, SAMPLE_RATE
 from training import text
 from training.songs import compose, inventory, performance
 from training.styles import STYLES, SYLLABLE_FRAMES
+from training.voice import MARKS
 
 Sound = NDArray[np.float32]
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
+Sounds = Literal["vowels", "consonants"]
 
 WINDOW = 2048
 STEP = HOP // 2
@@ -140,11 +143,21 @@ def renditions(alignment: Alignment, style: str, *, seed: int, others: int = 4) 
 
     Each other line is one of those held out, of the same language, as long as the line it stands for or
     nearly so, and its first vowel comes when that line's does: nothing but the words tells them apart. Each
-    rendition has a melody of its own.
+    rendition has a melody of its own. It is vowels that tell most lines apart; misspelt asks about both.
     """
     rng = np.random.default_rng(seed)
     sung = [alignment, *_rivals(alignment, others, rng)]
     return np.stack([mel_power(performance(each, style, seed + i).voice) for i, each in enumerate(sung)])
+
+
+def misspelt(alignment: Alignment, style: str, *, seed: int, sounds: Sounds, others: int = 4) -> Floats:
+    """mel_power [1 + others, w, m] of the program's voice alone: these lyrics, and these with every vowel, or
+    every consonant, exchanged for another one of the song's; all to one melody.
+
+    Raises ValueError for lyrics with too few to exchange.
+    """
+    sung = [alignment, *_swaps(alignment, sounds, others, np.random.default_rng(seed))]
+    return np.stack([mel_power(performance(each, style, seed).voice) for each in sung])
 
 
 def line_distances(sound: Sound, alignment: Alignment, voices: Floats) -> Floats:
@@ -203,6 +216,35 @@ def warped(a: Floats, b: Floats, slack: int = SLACK) -> float:
 
 def _whole(alignment: Alignment) -> list[Placed]:
     return [each for each in alignment.placed if each.end - each.start > len(each.phones.phones)]
+
+
+def _swaps(alignment: Alignment, sounds: Sounds, others: int, rng: np.random.Generator) -> list[Alignment]:
+    """Alignments in which each of the song's vowels, or consonants, stands in the place of another.
+
+    Its ids stay: they only tell where lines are.
+    """
+    phones = {phone for placed in alignment.placed for phone in placed.phones.phones} - MARKS
+    pool = sorted(phone for phone in phones if is_vowel(phone) == (sounds == "vowels"))
+    if len(pool) <= others:
+        raise ValueError(f"{len(pool)} {sounds} cannot be exchanged in {others} ways: give more lines")
+    swapped = [_swapped(placed, pool, others, rng) for placed in alignment.placed]
+    return [replace(alignment, placed=placed) for placed in zip(*swapped, strict=True)]
+
+
+def _swapped(placed: Placed, pool: Sequence[str], others: int, rng: np.random.Generator) -> list[Placed]:
+    """A line in that many ways, no phone of the pool ever in its own place."""
+    order = [str(phone) for phone in rng.permutation(pool)]
+    shifts = rng.permutation(np.arange(1, len(order)))[:others]
+    exchanges = [dict(zip(order, order[shift:] + order[:shift], strict=True)) for shift in shifts]
+    return [
+        replace(
+            placed,
+            phones=replace(
+                placed.phones, phones=tuple(exchange.get(phone, phone) for phone in placed.phones.phones)
+            ),
+        )
+        for exchange in exchanges
+    ]
 
 
 def _rivals(alignment: Alignment, others: int, rng: np.random.Generator) -> list[Alignment]:

@@ -7,14 +7,16 @@ import pytest
 
 from benchmarks.listening import lrc
 from diffrhythm.lyrics import Alignment, align, parse_lrc
+from diffrhythm.phonemes.inventory import is_vowel
 from diffrhythm.vae_config import HOP, SAMPLE_RATE
 from training import listening
-from training.listening import Floats, Sound
+from training.listening import Floats, Sound, Sounds
 from training.songs import Song, compose, inventory, performance
 from training.styles import STYLES, SYLLABLE_FRAMES
 
 FRAMES = 432
 
+both_sounds = pytest.mark.parametrize("sounds", ["vowels", "consonants"])
 every_style = pytest.mark.parametrize("style", sorted(STYLES))
 
 
@@ -77,6 +79,43 @@ def test_a_song_of_other_words_is_not_nearer_to_those_asked_for() -> None:
         other = listening._rivals(song(style).alignment, 6, np.random.default_rng(99))[-1]
         found.append(distances(performance(other, style, seed=5).audio, style))
     assert listening.own_nearer(np.concatenate(found)) < 0.7
+
+
+@every_style
+@both_sounds
+def test_every_sound_of_the_words_is_heard(style: str, sounds: Sounds) -> None:
+    exchanged = listening.misspelt(song(style).alignment, style, seed=8, sounds=sounds)
+    found = listening.line_distances(song(style).audio, song(style).alignment, exchanged)
+    assert listening.own_nearest(found) >= 0.8
+
+
+@pytest.mark.slow
+@both_sounds
+def test_words_with_other_sounds_in_them_are_at_chance(sounds: Sounds) -> None:
+    found = []
+    for style in STYLES:
+        alignment = song(style).alignment
+        *_, wrong = listening._swaps(alignment, sounds, 8, np.random.default_rng(1))
+        sound = performance(wrong, style, seed=9).audio
+        exchanged = listening.misspelt(alignment, style, seed=8, sounds=sounds)
+        found.append(listening.line_distances(sound, alignment, exchanged))
+    assert listening.own_nearer(np.concatenate(found)) < 0.7
+
+
+@both_sounds
+def test_no_sound_of_a_misspelt_line_is_the_one_that_was_there(sounds: Sounds) -> None:
+    alignment = song("pop").alignment
+    for swap in listening._swaps(alignment, sounds, 4, np.random.default_rng(0)):
+        for own, other in zip(alignment.placed, swap.placed, strict=True):
+            pairs = list(zip(own.phones.phones, other.phones.phones, strict=True))
+            assert all((a != b) == (is_vowel(a) == (sounds == "vowels")) for a, b in pairs)
+            assert all(is_vowel(a) == is_vowel(b) for a, b in pairs)
+
+
+def test_lyrics_of_few_sounds_cannot_be_misspelt() -> None:
+    short = align(parse_lrc("[00:01.00]La la"), inventory(), frames=60, syllable_frames=SYLLABLE_FRAMES)
+    with pytest.raises(ValueError, match="consonants"):
+        listening.misspelt(short, "pop", seed=0, sounds="consonants")
 
 
 @every_style
