@@ -15,10 +15,14 @@ import importlib
 import importlib.util
 import json
 import math
+import multiprocessing
+import os
 import statistics
+import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, astuple, dataclass, field
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, astuple, dataclass, field, replace
 from functools import cached_property
 from itertools import product
 from pathlib import Path
@@ -44,18 +48,17 @@ from training.songs import compose
 
 SCHEMA = 1
 REFERENCE_STEPS = 128
-# Of what is asked without a word about guidance; other guidances are compared on a few songs alone, since
-# each needs references of its own.
+# Of what is asked without a word about guidance. Other guidances are judged on one song alone: each needs a
+# reference of its own, which takes as long as eight songs.
 CFG = PRESETS["standard"].cfg
 OTHER_CFGS = (0.0, 1.0, 2.0, 3.0)
-OTHER_CFG_SONGS = 1
 # What every way's time is compared with, and what is degraded.
 STANDARD_STEPS = 16
 EULER_STEPS = (4, 8, 16, 32, 64)
 FEW_STEPS = (4, 8, 16)
 SWAYS = (-1.0, -0.5, 0.5)
-# Passes of a guided song, so that solvers of several evaluations a step are compared at equal cost.
-EQUAL_PASSES = (16, 32)
+# Passes of a guided song: solvers of several evaluations a step are compared with Euler at equal cost.
+EQUAL_PASSES = (32,)
 # Of the runs whose estimates are heard: every which step.
 EARLY_EVERY = {16: 1, 32: 4}
 EARLY_T = (0.3, 0.5, 0.7, 0.9)
@@ -75,6 +78,9 @@ def main() -> None:
     parser.add_argument("--model", default="demo", help="demo, or a bundle's folder or name")
     parser.add_argument("--songs", type=int, default=4, help="songs that each way makes")
     parser.add_argument("--seconds", type=float, default=20.0, help="length of a song")
+    parser.add_argument(
+        "--workers", type=int, default=os.cpu_count(), help="songs at a time, sharing the cores"
+    )
     parser.add_argument("--json", type=Path, help="where to write all figures")
     parser.add_argument("--plot", type=Path, help="a picture of error against passes (needs matplotlib)")
     asked = parser.parse_args()
@@ -82,162 +88,18 @@ def main() -> None:
         parser.error("--plot needs matplotlib, which is no dependency of ours: pip install matplotlib")
     machine.header(f"Quality: {asked.songs} songs of {asked.seconds:g} s by {asked.model}")
     try:
-        studio = Studio(bundle.load(asked.model), songs(asked.songs, asked.seconds))
-        with torch.no_grad():
-            rows = show_rows(judged(studio))
-            early = [point for steps in EARLY_EVERY for point in estimates(studio, steps)]
-            show_early(early, rows)
-            worse = degradations(studio)
-            show_degraded(worse)
+        reports = judge_all(asked.model, asked.songs, asked.seconds, asked.workers)
     except DiffRhythmError as error:
         raise SystemExit(str(error)) from error
+    rows, early, degraded = merged(reports)
+    show_rows(rows)
+    show_early(early, rows)
+    show_degraded(degraded)
     if asked.json:
-        asked.json.write_text(report(asked.model, asked.seconds, studio, rows, early, worse))
+        about = {name: vars(asked)[name] for name in ("model", "songs", "seconds")}
+        asked.json.write_text(as_json(about, rows, early, degraded), encoding="utf-8")
     if asked.plot:
         plot(rows, asked.plot)
-
-
-# ---------------------------------------------------------------- songs
-
-
-@dataclass(frozen=True, slots=True)
-class Song:
-    """What a song is asked to be. style: what its prompt was written for. alignment: of its lyrics."""
-
-    request: Request
-    style: str
-    alignment: Alignment
-
-
-def songs(count: int, seconds: float) -> list[Song]:
-    """Songs of held-out lyrics and prompts, each of another style; the lyrics lie as those of training do."""
-    return [song(number, seconds) for number in range(count)]
-
-
-def song(number: int, seconds: float) -> Song:
-    names = sorted(text.PROMPTS)
-    name = names[(3 * number + 8) % len(names)]  # 3 steps on, so that few songs are of unlike styles
-    frames = math.ceil(round(seconds * SAMPLE_RATE) / HOP)
-    tries = (compose(FIRST_SEED + 100 * number + i, name, "heldout", frames).alignment for i in range(100))
-    alignment = next(each for each in tries if len(each.placed) > seconds / LONGEST_LINE_S)
-    prompt = text.prompt(name, np.random.default_rng(FIRST_SEED + number), "heldout")
-    request = Request(lrc(alignment), style=prompt, duration=seconds, seed=number, precision="fp32")
-    return Song(request, name, alignment)
-
-
-def lrc(alignment: Alignment) -> str:
-    """The lyrics as a user writes them; hundredths of seconds tell frames of 46 ms."""
-    lines = [each.line for each in alignment.placed]
-    return "\n".join(f"[{int(at.seconds // 60):02}:{at.seconds % 60:05.2f}]{at.text}" for at in lines)
-
-
-@dataclass
-class Studio:
-    """A model and its songs. What several ways share is made once, when it is first needed."""
-
-    bundle: Bundle
-    songs: list[Song]
-    models: dict[Precision, DiT] = field(default_factory=dict)
-    conditionings: dict[tuple[int, Precision], Conditioning] = field(default_factory=dict)
-    voices: dict[int, listening.Floats] = field(default_factory=dict)
-    finished: dict[tuple[Recipe, int], Made] = field(default_factory=dict)
-    references: dict[tuple[int, float], Take] = field(default_factory=dict)
-
-    @cached_property
-    def decoder(self) -> vae.Coder:
-        return self.bundle.open_vae().decoder
-
-    @cached_property
-    def ear(self) -> listening.Ear:
-        return listening.learn_styles(TAUGHT_SONGS, TAUGHT_FRAMES)
-
-    def model(self, precision: Precision) -> DiT:
-        if precision not in self.models:
-            self.models[precision] = self.bundle.open_transformer(precision)
-        return self.models[precision]
-
-    def conditioning(self, number: int, precision: Precision = "fp32") -> Conditioning:
-        """Of the song of that number, by the model in that precision."""
-        if (number, precision) not in self.conditionings:
-            request = self.songs[number].request
-            plan = inspect(self.bundle, request)
-            self.conditionings[number, precision] = conditioning.build(
-                self.model(precision),
-                text_ids=torch.from_numpy(plan.alignment.ids),
-                style=torch.from_numpy(style.embed(request.style or "", self.bundle)),
-                negative_style=torch.from_numpy(self.bundle.negative_style),
-                duration_frames=plan.frames,
-            )
-        return self.conditionings[number, precision]
-
-    def noise(self, number: int, take: int = 0) -> Tensor:
-        """x_0 of the song, or of another take of it: [1, t, c]."""
-        frames = self.conditioning(number).latent_shape[1]
-        return seeded_noise(self.songs[number].request.seed + 1000 * take, frames)
-
-    def made(self, recipe: Recipe, number: int) -> Made:
-        """The song of that number by this recipe."""
-        if (recipe, number) not in self.finished:
-            self.finished[recipe, number] = cook(self, recipe, number)
-        return self.finished[recipe, number]
-
-    def reference(self, number: int, cfg: float = CFG) -> Take:
-        """The song in 128 Euler steps of fp32."""
-        if (number, cfg) not in self.references:
-            latents = self.made(Recipe(REFERENCE_STEPS, cfg=cfg), number).latents
-            self.references[number, cfg] = self.take(number, latents)
-        return self.references[number, cfg]
-
-    def take(self, number: int, latents: Tensor) -> Take:
-        """Latents of the song of that number, decoded and listened to."""
-        song = self.songs[number]
-        sound = vae.decode(latents, self.decoder)[0].numpy()
-        if number not in self.voices:
-            self.voices[number] = listening.renditions(song.alignment, song.style, seed=FIRST_SEED + number)
-        lines = listening.line_distances(sound, song.alignment, self.voices[number])
-        return Take(
-            latents,
-            nearness.levels(sound),
-            own_line=listening.own_nearer(lines),
-            style=float(self.ear.hear(sound) == song.style),
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Take:
-    """A song listened to. latents: [1, t, c]. levels: see nearness. own_line, style: see Figures."""
-
-    latents: Tensor
-    levels: listening.Floats
-    own_line: float
-    style: float
-
-
-@dataclass(frozen=True, slots=True)
-class Figures:
-    """A song against a reference, or means of several. error: of the latents, relative. mel_db: of the sound.
-
-    own_line: share of pairs of lines in which it sounds more like its own words than like others (chance
-    0.5). style: share of songs heard as the style asked for (chance 0.1).
-    """
-
-    error: float
-    mel_db: float
-    own_line: float
-    style: float
-
-
-def figures(take: Take, reference: Take) -> Figures:
-    return Figures(
-        nearness.error(take.latents, reference.latents),
-        nearness.mel_db(take.levels, reference.levels),
-        take.own_line,
-        take.style,
-    )
-
-
-def mean(each: Sequence[Figures]) -> Figures:
-    return Figures(*(statistics.mean(values) for values in zip(*map(astuple, each), strict=True)))
 
 
 # ---------------------------------------------------------------- ways to make a song
@@ -286,7 +148,6 @@ def recipes() -> list[Recipe]:
         *equal_passes(),
         *(Recipe(steps, "ab2") for steps in FEW_STEPS),
         *(Recipe(steps, sway=sway) for sway in SWAYS for steps in FEW_STEPS),
-        *(Recipe(steps, "ab2", sway=-0.5) for steps in FEW_STEPS[1:]),
         Recipe(REFERENCE_STEPS),
         Recipe(STANDARD_STEPS, precision="bf16"),
         Recipe(STANDARD_STEPS, precision="int8"),
@@ -304,70 +165,186 @@ def equal_passes() -> Iterator[Recipe]:
                 yield Recipe(passes // (2 * solver.evaluations), name)
 
 
+# ---------------------------------------------------------------- a song, and what is made of it
+
+
+@dataclass(frozen=True, slots=True)
+class Song:
+    """What a song is asked to be. style: what its prompt was written for. alignment: of its lyrics."""
+
+    request: Request
+    style: str
+    alignment: Alignment
+
+
+def song(number: int, seconds: float) -> Song:
+    """A song of held-out lyrics, which lie as those of training do, and a held-out prompt."""
+    names = sorted(text.PROMPTS)
+    name = names[(3 * number + 8) % len(names)]  # 3 steps on, so that few songs are of unlike styles
+    frames = math.ceil(round(seconds * SAMPLE_RATE) / HOP)
+    tries = (compose(FIRST_SEED + 100 * number + i, name, "heldout", frames).alignment for i in range(100))
+    alignment = next(each for each in tries if len(each.placed) > seconds / LONGEST_LINE_S)
+    prompt = text.prompt(name, np.random.default_rng(FIRST_SEED + number), "heldout")
+    request = Request(lrc(alignment), style=prompt, duration=seconds, seed=number, precision="fp32")
+    return Song(request, name, alignment)
+
+
+def lrc(alignment: Alignment) -> str:
+    """The lyrics as a user writes them; hundredths of seconds tell frames of 46 ms."""
+    lines = [each.line for each in alignment.placed]
+    return "\n".join(f"[{int(at.seconds // 60):02}:{at.seconds % 60:05.2f}]{at.text}" for at in lines)
+
+
 @dataclass(frozen=True, slots=True)
 class Made:
-    """latents: [1, t, c]. passes: of the transformer, parts of one included."""
+    """latents: [1, t, c]. passes: of the transformer, parts of one included. cpu_s: of sampling alone."""
 
     latents: Tensor
     passes: float
-    seconds: float
+    cpu_s: float
 
 
-def cook(studio: Studio, recipe: Recipe, number: int) -> Made:
-    """The song of that number by this recipe."""
-    song = studio.conditioning(number, recipe.precision)
+@dataclass(frozen=True, slots=True)
+class Take:
+    """A song listened to. latents: [1, t, c]. levels: see nearness. own_line, style: see Figures."""
+
+    latents: Tensor
+    levels: listening.Floats
+    own_line: float
+    style: float
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """A song against a reference, or means of several. error: of the latents, relative. mel_db: of the sound.
+
+    own_line: share of pairs of lines in which it sounds more like its own words than like others (chance
+    0.5). style: share of songs heard as the style asked for (chance 0.1).
+    """
+
+    error: float
+    mel_db: float
+    own_line: float
+    style: float
+
+
+def figures(take: Take, reference: Take) -> Figures:
+    return Figures(
+        nearness.error(take.latents, reference.latents),
+        nearness.mel_db(take.levels, reference.levels),
+        take.own_line,
+        take.style,
+    )
+
+
+def mean(each: Sequence[Figures]) -> Figures:
+    return Figures(*(statistics.mean(values) for values in zip(*map(astuple, each), strict=True)))
+
+
+@dataclass
+class Studio:
+    """A model and a song. What several ways share is made once, when it is first needed."""
+
+    bundle: Bundle
+    song: Song
+    voices: listening.Floats
+    ear: listening.Ear
+    models: dict[Precision, DiT] = field(default_factory=dict)
+    conditionings: dict[Precision, Conditioning] = field(default_factory=dict)
+    finished: dict[Recipe, Made] = field(default_factory=dict)
+    references: dict[float, Take] = field(default_factory=dict)
+
+    @cached_property
+    def decoder(self) -> vae.Coder:
+        return self.bundle.open_vae().decoder
+
+    def model(self, precision: Precision) -> DiT:
+        if precision not in self.models:
+            self.models[precision] = self.bundle.open_transformer(precision)
+        return self.models[precision]
+
+    def conditioning(self, precision: Precision = "fp32") -> Conditioning:
+        """Of the song, by the model in that precision."""
+        if precision not in self.conditionings:
+            plan = inspect(self.bundle, self.song.request)
+            self.conditionings[precision] = conditioning.build(
+                self.model(precision),
+                text_ids=torch.from_numpy(plan.alignment.ids),
+                style=torch.from_numpy(style.embed(self.song.request.style or "", self.bundle)),
+                negative_style=torch.from_numpy(self.bundle.negative_style),
+                duration_frames=plan.frames,
+            )
+        return self.conditionings[precision]
+
+    def noise(self, take: int = 0) -> Tensor:
+        """x_0 of the song, or of another take of it: [1, t, c]."""
+        return seeded_noise(self.song.request.seed + 1000 * take, self.conditioning().latent_shape[1])
+
+    def made(self, recipe: Recipe) -> Made:
+        """The song by this recipe."""
+        if recipe not in self.finished:
+            self.finished[recipe] = cook(self, recipe)
+        return self.finished[recipe]
+
+    def reference(self, cfg: float = CFG) -> Take:
+        """The song in 128 Euler steps of fp32."""
+        if cfg not in self.references:
+            self.references[cfg] = self.take(self.made(Recipe(REFERENCE_STEPS, cfg=cfg)).latents)
+        return self.references[cfg]
+
+    def take(self, latents: Tensor) -> Take:
+        """Latents of the song, decoded and listened to."""
+        sound = vae.decode(latents, self.decoder)[0].numpy()
+        lines = listening.line_distances(sound, self.song.alignment, self.voices)
+        return Take(
+            latents,
+            nearness.levels(sound),
+            own_line=listening.own_nearer(lines),
+            style=float(self.ear.hear(sound) == self.song.style),
+        )
+
+
+def cook(studio: Studio, recipe: Recipe) -> Made:
+    """The song by this recipe, made anew."""
+    song, model = studio.conditioning(recipe.precision), studio.model(recipe.precision)
     trick, solver = tricks.TRICKS[recipe.trick], tricks.SOLVERS[recipe.sampler]
-    passes = tricks.Passes(studio.model(recipe.precision), song, trick.passes())
-    velocity = trick.guide(passes, recipe.cfg)
-    grid = grids.uniform(recipe.steps)
-    if recipe.sway:
-        grid = grids.sway(grid, recipe.sway)
-    began = time.perf_counter()
-    latents = tricks.walk(velocity, studio.noise(number), grid, solver)
-    return Made(latents, passes.count, time.perf_counter() - began)
+    passes = tricks.Passes(model, song, trick.passes())
+    grid = grids.sway(grids.uniform(recipe.steps), recipe.sway)
+    began = time.process_time()  # several songs share the cores: wall time would tell of the others
+    latents = tricks.walk(trick.guide(passes, recipe.cfg), studio.noise(), grid, solver)
+    return Made(latents, passes.count, time.process_time() - began)
+
+
+# ---------------------------------------------------------------- judging
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What one process does at a time. is_whole: its estimates and degraded songs are heard as well."""
+
+    model: str
+    number: int
+    seconds: float
+    threads: int
+    ear: listening.Ear
+    recipes: tuple[Recipe, ...]
+    is_whole: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What a recipe came to, means over its songs. time: its seconds over Euler 16's, the median."""
+    """What a recipe came to. time: its CPU seconds over those of Euler's 16 steps."""
 
     recipe: Recipe
     songs: int
     passes: float
-    figures: Figures
     time: float
-
-
-def judged(studio: Studio) -> Iterator[Row]:
-    """Every recipe on its songs."""
-    for sampler in solvers.SOLVERS:  # the first pass of a process is slower, and so are imports
-        cook(studio, Recipe(1, sampler), 0)
-    for recipe in recipes():
-        numbers = range(len(studio.songs) if recipe.cfg == CFG else OTHER_CFG_SONGS)
-        all_made = [studio.made(recipe, number) for number in numbers]
-        standard = [studio.made(Recipe(STANDARD_STEPS), number) for number in numbers]
-        yield Row(
-            recipe,
-            songs=len(numbers),
-            passes=statistics.mean(made.passes for made in all_made),
-            figures=mean(
-                [
-                    figures(studio.take(number, made.latents), studio.reference(number, recipe.cfg))
-                    for number, made in zip(numbers, all_made, strict=True)
-                ]
-            ),
-            time=statistics.median(
-                made.seconds / usual.seconds for made, usual in zip(all_made, standard, strict=True)
-            ),
-        )
-
-
-# ---------------------------------------------------------------- songs that are not finished as asked
+    figures: Figures
 
 
 @dataclass(frozen=True, slots=True)
 class Early:
-    """An estimate after a step of a run, against that run's own finished song; means over songs."""
+    """An estimate after a step of a run, against that run's own finished song."""
 
     steps: int
     step: int
@@ -375,28 +352,105 @@ class Early:
     figures: Figures
 
 
-def estimates(studio: Studio, steps: int) -> list[Early]:
-    """Of a plain run of so many steps, in the order of t; see EARLY_EVERY."""
+@dataclass(frozen=True, slots=True)
+class Degraded:
+    """A song that is not what was asked, against that of 128 steps. steps: those that count for it."""
+
+    how: str
+    steps: int
+    figures: Figures
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Of one song."""
+
+    rows: list[Row]
+    early: list[Early]
+    degraded: list[Degraded]
+
+
+def judge_all(model: str, songs: int, seconds: float, workers: int) -> list[Report]:
+    """Of each song, and of the first one again with other guidances; several at a time."""
+    bundle.load(model).check_duration(seconds)
+    ear = listening.learn_styles(TAUGHT_SONGS, TAUGHT_FRAMES)
+    threads = max(1, (os.cpu_count() or 1) // workers)
+    guided = tuple(recipe for recipe in recipes() if recipe.cfg == CFG)
+    others = tuple(recipe for recipe in recipes() if recipe.cfg != CFG)
+    tasks = [
+        Task(model, 0, seconds, threads, ear, others, is_whole=False),
+        *(Task(model, number, seconds, threads, ear, guided, is_whole=True) for number in range(songs)),
+    ]
+    reports = []
+    # Not forked: torch's threads do not survive it.
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+        for report in pool.map(judge, tasks):
+            reports.append(report)
+            print(f"{len(reports)} of {len(tasks)} done", file=sys.stderr, flush=True)
+    return reports
+
+
+def judge(task: Task) -> Report:
+    torch.set_num_threads(task.threads)
+    asked = song(task.number, task.seconds)
+    voices = listening.renditions(asked.alignment, asked.style, seed=FIRST_SEED + task.number)
+    studio = Studio(bundle.load(task.model), asked, voices, task.ear)
+    with torch.no_grad():
+        rows = list(judged(studio, task.recipes))
+        if not task.is_whole:
+            return Report(rows, [], [])
+        early = [point for steps in EARLY_EVERY for point in estimates(studio, steps)]
+        return Report(rows, early, list(degradations(studio)))
+
+
+def judged(studio: Studio, recipes: Sequence[Recipe]) -> Iterator[Row]:
+    for sampler in solvers.SOLVERS:  # a process's first pass is slower, and so are imports
+        cook(studio, Recipe(1, sampler))
+    standard_s = studio.made(Recipe(STANDARD_STEPS)).cpu_s
+    for recipe in recipes:
+        made = studio.made(recipe)
+        heard = figures(studio.take(made.latents), studio.reference(recipe.cfg))
+        yield Row(recipe, 1, made.passes, made.cpu_s / standard_s, heard)
+
+
+def estimates(studio: Studio, steps: int) -> Iterator[Early]:
+    """Of a plain run of so many steps; see EARLY_EVERY."""
+    states = run(studio, steps)
+    finished = studio.take(states[-1].x_t)
     every = EARLY_EVERY[steps]
-    found: dict[tuple[int, float], list[Figures]] = {}
-    for number in range(len(studio.songs)):
-        states = run(studio, number, steps)
-        finished = studio.take(number, states[-1].x_t)
-        for state in states[every - 1 :: every]:
-            estimate = studio.take(number, state.estimate())
-            found.setdefault((state.step, state.t), []).append(figures(estimate, finished))
-    return [Early(steps, step, t, mean(each)) for (step, t), each in found.items()]
+    for state in states[every - 1 :: every]:
+        yield Early(steps, state.step, state.t, figures(studio.take(state.estimate()), finished))
 
 
-def run(
-    studio: Studio, number: int, steps: int, *, take: int = 0, resume: State | None = None
-) -> list[State]:
+def degradations(studio: Studio) -> Iterator[Degraded]:
+    """What a song in 16 steps becomes when its attempts end early; and yardsticks: another take, noise."""
+    for how, steps, latents in degraded_songs(studio):
+        yield Degraded(how, steps, figures(studio.take(latents), studio.reference()))
+
+
+def degraded_songs(studio: Studio) -> Iterator[tuple[str, int, Tensor]]:
+    """How, in how many steps that count for it, and the latents."""
+    whole = run(studio, STANDARD_STEPS)
+    half, quarter = STANDARD_STEPS // 2, STANDARD_STEPS // 4
+    yield f"{STANDARD_STEPS} steps, as asked", STANDARD_STEPS, whole[-1].x_t
+    for steps in (half, quarter):
+        yield f"begun again with {steps} steps", steps, studio.made(Recipe(steps)).latents
+    for t, density in product((0.5, 0.25), (half, quarter)):
+        last = run(studio, STANDARD_STEPS, resume=retried(checkpoint(whole, t), density))[-1]
+        yield f"resumed at t = {t:g}, on as if in {density} steps", last.step, last.x_t
+    for state in (checkpoint(whole, t) for t in EARLY_T):
+        yield f"estimate at t = {state.t:g}", state.step, state.estimate()
+    yield "another seed, as asked", STANDARD_STEPS, run(studio, STANDARD_STEPS, take=1)[-1].x_t
+    yield "bare noise", 0, studio.noise()
+
+
+def run(studio: Studio, steps: int, *, take: int = 0, resume: State | None = None) -> list[State]:
     """The states after each step of the library's own plain sampling."""
     states: list[State] = []
     sampling.sample(
         studio.model("fp32"),
-        studio.conditioning(number),
-        studio.noise(number, take),
+        studio.conditioning(),
+        studio.noise(take),
         steps=steps,
         cfg=CFG,
         on_step=states.append,
@@ -415,42 +469,33 @@ def retried(state: State, density: int) -> State:
     return state.with_tail(grids.remaining(state.t, density)) if density < state.density - 1e-6 else state
 
 
-@dataclass(frozen=True, slots=True)
-class Degraded:
-    """A song that is not what was asked, against that of 128 steps; means over songs."""
-
-    how: str
-    steps: float
-    figures: Figures
+# ---------------------------------------------------------------- all songs together
 
 
-def degradations(studio: Studio) -> list[Degraded]:
-    """What a song in 16 steps becomes when its attempts end early; and yardsticks: another take, noise."""
-    found: dict[str, list[Figures]] = {}
-    steps_of: dict[str, int] = {}
-    for number in range(len(studio.songs)):
-        for how, steps, latents in degraded(studio, number):
-            steps_of[how] = steps
-            take = studio.take(number, latents)
-            found.setdefault(how, []).append(figures(take, studio.reference(number)))
-    return [Degraded(how, steps_of[how], mean(each)) for how, each in found.items()]
-
-
-def degraded(studio: Studio, number: int) -> Iterator[tuple[str, int, Tensor]]:
-    """How, in how many steps that count for it, and the latents."""
-    whole = run(studio, number, STANDARD_STEPS)
-    half, quarter = STANDARD_STEPS // 2, STANDARD_STEPS // 4
-    yield f"{STANDARD_STEPS} steps, as asked", STANDARD_STEPS, whole[-1].x_t
-    for steps in (half, quarter):
-        yield f"begun again with {steps} steps", steps, studio.made(Recipe(steps), number).latents
-    for t, density in product((0.5, 0.25), (half, quarter)):
-        last = run(studio, number, STANDARD_STEPS, resume=retried(checkpoint(whole, t), density))[-1]
-        yield f"resumed at t = {t:g}, on as if in {density} steps", last.step, last.x_t
-    for state in (checkpoint(whole, t) for t in EARLY_T):
-        yield f"estimate at t = {state.t:g}", state.step, state.estimate()
-    another = run(studio, number, STANDARD_STEPS, take=1)[-1]
-    yield "another seed, as asked", STANDARD_STEPS, another.x_t
-    yield "bare noise", 0, studio.noise(number)
+def merged(reports: Sequence[Report]) -> tuple[list[Row], list[Early], list[Degraded]]:
+    """Means over the songs, in the order of the recipes; of times the median."""
+    rows = [row for report in reports for row in report.rows]
+    by_recipe = [[row for row in rows if row.recipe == recipe] for recipe in recipes()]
+    return (
+        [
+            Row(
+                each[0].recipe,
+                songs=len(each),
+                passes=statistics.mean(row.passes for row in each),
+                time=statistics.median(row.time for row in each),
+                figures=mean([row.figures for row in each]),
+            )
+            for each in by_recipe
+        ],
+        [
+            replace(each[0], figures=mean([early.figures for early in each]))
+            for each in zip(*(report.early for report in reports if report.early), strict=True)
+        ],
+        [
+            replace(each[0], figures=mean([degraded.figures for degraded in each]))
+            for each in zip(*(report.degraded for report in reports if report.degraded), strict=True)
+        ],
+    )
 
 
 # ---------------------------------------------------------------- what is told
@@ -468,20 +513,16 @@ def measured(figures: Figures) -> tuple[str, ...]:
     )
 
 
-def show_rows(rows: Iterable[Row]) -> list[Row]:
-    """The rows, each shown as soon as it is there."""
+def show_rows(rows: Sequence[Row]) -> None:
     print(
         f"\n## Ways to make a song, against {REFERENCE_STEPS} Euler steps in fp32 of the same guidance\n\n"
         f"cfg {CFG:g} unless said. Experiments of benchmarks/tricks.py: ab2; guided in, held, reused.\n"
     )
-    print(heading("way", "presets", "songs", "passes", *MEASURES, f"time / euler {STANDARD_STEPS}"))
-    shown = []
+    print(heading("way", "presets", "songs", "passes", *MEASURES, f"CPU time / euler {STANDARD_STEPS}"))
     for row in rows:
         presets = ", ".join(row.recipe.presets)
         cells = (row.recipe.name, presets, f"{row.songs}", f"{row.passes:.4g}")
-        print(line(*cells, *measured(row.figures), f"{row.time:.2f}"), flush=True)
-        shown.append(row)
-    return shown
+        print(line(*cells, *measured(row.figures), f"{row.time:.2f}"))
 
 
 def show_early(early: Sequence[Early], rows: Sequence[Row]) -> None:
@@ -534,22 +575,15 @@ def line(*cells: str) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def report(
-    model: str,
-    seconds: float,
-    studio: Studio,
-    rows: Sequence[Row],
-    early: Sequence[Early],
-    degraded: Sequence[Degraded],
+def as_json(
+    about: dict[str, object], rows: Sequence[Row], early: Sequence[Early], degraded: Sequence[Degraded]
 ) -> str:
-    """All figures as JSON."""
+    """All figures."""
     told = {
         "schema": SCHEMA,
-        "model": model,
-        "model_hash": studio.bundle.hash,
-        "seconds": seconds,
+        **about,
+        "model_hash": bundle.load(str(about["model"])).hash,
         "reference_steps": REFERENCE_STEPS,
-        "songs": [{**asdict(song.request), "style_name": song.style} for song in studio.songs],
         "ways": [{"name": row.recipe.name, "presets": row.recipe.presets, **asdict(row)} for row in rows],
         "early": [asdict(each) for each in early],
         "degraded": [asdict(each) for each in degraded],
