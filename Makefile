@@ -49,4 +49,4 @@ lock:
 
 clean:
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
-	find runner diffrhythm tests benchmarks jobs -name __pycache__ -type d -prune -exec rm -rf {} +
+	find runner diffrhythm training tests benchmarks jobs -name __pycache__ -type d -prune -exec rm -rf {} +

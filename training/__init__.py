@@ -1,1 +1,1 @@
-"""The program that makes, trains, measures and packs the demo model. Nothing of it is needed to make songs."""
+"""The program that makes, trains, measures and packs the demo model; not needed to make songs."""

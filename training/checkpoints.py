@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -24,8 +23,9 @@ Parts = Mapping[str, Part]
 def save(path: Path, parts: Parts, config: Mapping[str, object], seconds: float, step: int) -> None:
     """Writes the parts, the model's sizes, and how long and how far the training went; all or nothing."""
     state = {name: part.state_dict() for name, part in parts.items()}
-    torch.save({**state, "config": dict(config), "seconds": seconds, "step": step}, path.with_suffix(".new"))
-    os.replace(path.with_suffix(".new"), path)
+    new = path.with_suffix(".new")
+    torch.save({**state, "config": dict(config), "seconds": seconds, "step": step}, new)
+    new.replace(path)
 
 
 def load(path: Path, parts: Parts) -> tuple[float, int]:

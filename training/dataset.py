@@ -1,7 +1,7 @@
 """Training songs on disk: rendered once, read as they are needed.
 
-A folder of audio.i16 (int16 [songs, 2, n]) and songs.jsonl (style and ids of each). Rendering goes on where it
-was cut off.
+A folder of audio.i16 (int16 [songs, 2, n]) and songs.jsonl (style and ids of each). Rendering goes on where
+it was cut off.
 
     python -m training.dataset songs --count 600
 """
@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -38,8 +39,8 @@ class Dataset:
 
 def read(folder: Path) -> Dataset:
     """The songs rendered so far."""
-    facts = [json.loads(line) for line in (folder / "songs.jsonl").read_text().splitlines()]
-    audio = np.memmap(folder / "audio.i16", np.int16, "r").reshape(-1, 2, SAMPLES)[: len(facts)]
+    facts = [json.loads(line) for line in _whole_lines(folder / "songs.jsonl")]
+    audio = np.memmap(folder / "audio.i16", np.int16, "r", shape=(len(facts), 2, SAMPLES))
     return Dataset(
         audio, tuple(fact["style"] for fact in facts), np.array([fact["ids"] for fact in facts], np.int64)
     )
@@ -49,11 +50,11 @@ def render(folder: Path, count: int, part: Part = "train", workers: int = 2) -> 
     """Songs of the seeds from 0 to before count, those already there left alone."""
     folder.mkdir(parents=True, exist_ok=True)
     listed = folder / "songs.jsonl"
-    done = len(listed.read_text().splitlines()) if listed.exists() else 0
+    whole = _whole_lines(listed)
     with (folder / "audio.i16").open("ab") as audio, listed.open("a") as facts:
-        audio.truncate(done * _SONG_BYTES)
-        audio.seek(0, 2)
-        for sound, style, ids in _songs(range(done, count), part, workers):
+        audio.truncate(len(whole) * _SONG_BYTES)
+        facts.truncate(len("".join(whole)))
+        for sound, style, ids in _songs(range(len(whole), count), part, workers):
             # The sound first: a song that is listed is whole.
             audio.write(sound)
             audio.flush()
@@ -61,8 +62,15 @@ def render(folder: Path, count: int, part: Part = "train", workers: int = 2) -> 
             facts.flush()
 
 
+def _whole_lines(file: Path) -> list[str]:
+    """Lines of an ASCII file, less one that was cut off; none of a file that is not there."""
+    lines = file.read_text().splitlines(keepends=True) if file.exists() else []
+    return [line for line in lines if line.endswith("\n")]
+
+
 def _songs(seeds: range, part: Part, workers: int) -> Iterator[tuple[bytes, str, list[int]]]:
-    with ProcessPoolExecutor(workers) as pool:
+    # Not forked, which may hang where the parent has threads, as torch has.
+    with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
         yield from pool.map(partial(_song, part=part), seeds, chunksize=4)
 
 
@@ -72,9 +80,9 @@ def _song(seed: int, part: Part) -> tuple[bytes, str, list[int]]:
     return sound.tobytes(), song.style, song.alignment.ids.tolist()
 
 
-def main(folder: Path, count: int = 600, part: str = "train", workers: int = 2) -> None:
-    """Render training songs into a folder (5.3 MB each)."""
-    render(folder, count, "heldout" if part == "heldout" else "train", workers)
+def main(folder: Path, count: int = 600, heldout: bool = False, workers: int = 2) -> None:
+    """Render songs into a folder (5.3 MB each), for training or of lyrics held out from it."""
+    render(folder, count, "heldout" if heldout else "train", workers)
 
 
 if __name__ == "__main__":

@@ -241,7 +241,7 @@ def _descend(optimiser: torch.optim.Optimizer, found: Tensor, shares: Tensor, go
     apart = F.cross_entropy(found @ goals.T / TEMPERATURE, shares)
     loss = apart + (1 - (found * wanted).sum(dim=1)).mean()
     optimiser.zero_grad()
-    loss.backward()  # type: ignore[no-untyped-call]
+    torch.autograd.backward(loss)
     optimiser.step()
 
 

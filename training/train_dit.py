@@ -85,8 +85,8 @@ def fresh(seed: int) -> DiT:
         model.proj_out.weight.zero_()
         nn.init.zeros_(model.proj_out.bias)
         for block in model.transformer_blocks:
-            block.self_attn.o_proj.weight.mul_(0.5)  # type: ignore[union-attr,operator]
-            block.mlp.down_proj.weight.mul_(0.5)  # type: ignore[union-attr,operator]
+            block.get_parameter("self_attn.o_proj.weight").mul_(0.5)
+            block.get_parameter("mlp.down_proj.weight").mul_(0.5)
     return model
 
 
@@ -209,13 +209,13 @@ def train(songs_folder: Path, folder: Path, minutes: float, seed: int = 0) -> No
             found = loss(model, batch_of(songs, encoder, rng), generator)
         for optimiser in used.values():
             optimiser.zero_grad()
-        found.backward()  # type: ignore[no-untyped-call]
+        torch.autograd.backward(found)
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for optimiser in used.values():
             optimiser.step()
         average.update(model)
         step += 1
-        recent.append(float(found))
+        recent.append(found.item())
         if step % 20 == 0:
             _log(out, {"step": step, "seconds": round(elapsed, 1), "loss": round(float(np.mean(recent)), 4)})
             recent = []

@@ -73,35 +73,39 @@ def fresh(seed: int, songs: dataset.Dataset) -> vae.Vae:
     """
     torch.manual_seed(seed)
     model = vae.Vae(CONFIG, "cpu")
-    halves = principal(windowed(_sound_of(songs), HALF), KEPT_HALVES)
-    gain = 1 / float((windowed(_sound_of(songs), HALF) @ halves.T).std())
-    coefficients = _analysed(_sound_of(songs), halves, HALF) * gain
-    rows = windowed(coefficients, 2)
+    sound = _sound_of(songs)
+    halves = principal(windowed(sound, HALF), KEPT_HALVES)
+    gain = 1 / float((windowed(sound, HALF) @ halves.T).std())
+    rows = windowed(_analysed(sound, halves, HALF) * gain, 2)
     frames = principal(rows, LATENT_CHANNELS)
-    # Between all latents alike, which spends the flow's effort on what is hardly heard, and each at its energy.
+    # Between all latents alike, which spends the flow's effort on what is hardly heard, and each at its
+    # energy.
     loud = (rows @ frames.T).std(dim=0).sqrt()
-    first, second = model.encoder.layers[1], model.encoder.layers[2]
-    last, before = model.decoder.layers[2], model.decoder.layers[1]
+    weight = model.get_parameter
     with torch.no_grad():
-        for part in (*model.encoder.modules(), *model.decoder.modules()):
-            if isinstance(part, vae.ResidualUnit):
-                part.layers[3].weight.mul_(0.1)  # type: ignore[operator,union-attr]
-                part.layers[3].bias.zero_()  # type: ignore[operator,union-attr]
-            elif isinstance(part, vae.Snake):
-                part.alpha.fill_(math.log(0.25))
-            elif isinstance(part, nn.Conv1d | nn.ConvTranspose1d) and part.bias is not None:
-                part.bias.zero_()
-        _through(model.encoder.layers[0].weight, torch.eye(2)[..., None])  # type: ignore[arg-type]
-        _through(first.layers[4].weight, _atoms(halves, 2) * gain)  # type: ignore[union-attr,index,arg-type]
-        _through(second.layers[4].weight, _atoms(frames, KEPT_HALVES))  # type: ignore[union-attr,index,arg-type]
-        _through(model.encoder.layers[4].weight, torch.diag(1 / loud)[..., None])  # type: ignore[arg-type]
-        model.encoder.layers[4].weight[LATENT_CHANNELS:].zero_()  # type: ignore[union-attr,index,operator]
-        model.encoder.layers[4].bias[LATENT_CHANNELS:].fill_(FIRST_DEVIATION)  # type: ignore[union-attr,index,operator]
-        _through(model.decoder.layers[0].weight, torch.diag(loud)[..., None])  # type: ignore[arg-type]
-        _through(before.layers[1].weight, _atoms(frames, KEPT_HALVES))  # type: ignore[union-attr,index,arg-type]
-        _through(last.layers[1].weight, _atoms(halves, 2) / gain)  # type: ignore[union-attr,index,arg-type]
-        _through(model.decoder.layers[4].weight, torch.eye(2)[..., None])  # type: ignore[arg-type]
+        _quieten(model)
+        _through(weight("encoder.layers.0.weight"), torch.eye(2)[..., None])
+        _through(weight("encoder.layers.1.layers.4.weight"), _atoms(halves, 2) * gain)
+        _through(weight("encoder.layers.2.layers.4.weight"), _atoms(frames, KEPT_HALVES))
+        _through(weight("encoder.layers.4.weight"), torch.diag(1 / loud)[..., None])
+        weight("encoder.layers.4.weight")[LATENT_CHANNELS:].zero_()
+        weight("encoder.layers.4.bias")[LATENT_CHANNELS:].fill_(FIRST_DEVIATION)
+        _through(weight("decoder.layers.0.weight"), torch.diag(loud)[..., None])
+        _through(weight("decoder.layers.1.layers.1.weight"), _atoms(frames, KEPT_HALVES))
+        _through(weight("decoder.layers.2.layers.1.weight"), _atoms(halves, 2) / gain)
+        _through(weight("decoder.layers.4.weight"), torch.eye(2)[..., None])
     return model
+
+
+def _quieten(model: vae.Vae) -> None:
+    """Lets every layer pass on little but what the linear weights do."""
+    for part in model.modules():
+        if isinstance(part, vae.ResidualUnit):
+            part.get_parameter("layers.3.weight").mul_(0.1)
+        elif isinstance(part, vae.Snake):
+            part.alpha.fill_(math.log(0.25))
+        elif isinstance(part, nn.Conv1d | nn.ConvTranspose1d) and part.bias is not None:
+            part.bias.zero_()
 
 
 def _through(weight: Tensor, linear: Tensor) -> None:
@@ -118,19 +122,22 @@ def _through(weight: Tensor, linear: Tensor) -> None:
 
 def principal(rows: Tensor, count: int) -> Tensor:
     """The `count` directions of most energy of rows [n, dimensions], orthonormal: [count, dimensions]."""
-    _, vectors = torch.linalg.eigh((rows.T @ rows).double())
+    vectors: Tensor = torch.linalg.eigh((rows.T @ rows).double()).eigenvectors
     return vectors[:, -count:].flip(1).T.float().contiguous()
 
 
 def windowed(channels: Tensor, hop: int) -> Tensor:
-    """Stretches of two hops of channels [c, n], one a hop, under a window whose square adds up: [n / hop − 1, 2 c hop]."""
+    """Stretches of two hops, one a hop, of channels [c, n]: [n / hop − 1, 2 c hop].
+
+    They are under a window whose square, a hop apart, adds up to 1.
+    """
     stretches = channels.unfold(1, 2 * hop, hop) * _sine(2 * hop)
     return stretches.transpose(0, 1).flatten(1)
 
 
 def _atoms(directions: Tensor, channels: int) -> Tensor:
     """Directions of windowed stretches as kernels: [count, channels, taps]."""
-    kernels = directions.unflatten(1, (channels, -1))
+    kernels = directions.reshape(len(directions), channels, -1)
     return kernels * _sine(kernels.shape[-1])
 
 
@@ -187,7 +194,7 @@ def _magnitudes(audio: Tensor, window: int) -> Tensor:
 
 
 def crops(songs: dataset.Dataset, generator: np.random.Generator) -> Tensor:
-    """A batch of [BATCH, 2, CROP_FRAMES · HOP] from anywhere in the songs, louder or softer, sides swapped."""
+    """[BATCH, 2, CROP_FRAMES · HOP] from anywhere in the songs, louder or softer, sides swapped or not."""
     picked = []
     for _ in range(BATCH):
         song = generator.integers(len(songs.audio))
@@ -199,7 +206,10 @@ def crops(songs: dataset.Dataset, generator: np.random.Generator) -> Tensor:
 
 
 def train(songs: Path, folder: Path, minutes: float, seed: int = 0) -> None:
-    """Trains until `minutes` have been spent on it in all, and leaves folder/vae.pt and folder/losses.jsonl."""
+    """Trains until `minutes` have been spent on it in all.
+
+    Leaves folder/vae.pt, the checkpoint, folder/settled.pt, what is shipped, and folder/losses.jsonl.
+    """
     data = dataset.read(songs)
     model = fresh(seed, data)
     average = Average(model, 0.995)
@@ -219,7 +229,7 @@ def train(songs: Path, folder: Path, minutes: float, seed: int = 0) -> None:
         with torch.autocast("cpu", torch.bfloat16):
             found = losses(model, crops(data, generator))
         optimiser.zero_grad()
-        found.total.backward()  # type: ignore[no-untyped-call]
+        torch.autograd.backward(found.total)
         norm = nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
         average.update(model)
