@@ -210,6 +210,12 @@ def test_baselines_get_worse_from_the_first_to_the_last() -> None:
     assert distance["another song of its style"] < distance["noise of its spectrum"] < distance["silence"]
 
 
+def test_a_low_pass_keeps_what_is_below_four_kilohertz() -> None:
+    low, high = (np.stack([wave(hertz)] * 2) for hertz in (3500, 4500))
+    passed = listening.baselines(low + high, low, np.random.default_rng(0))["low-passed at 4 kHz"]
+    assert np.allclose(passed, low, atol=1e-3)
+
+
 def test_noise_of_a_spectrum_has_the_levels_of_the_song_at_no_time() -> None:
     sound = song("techno").audio
     scattered = listening.baselines(sound, sound, np.random.default_rng(0))["noise of its spectrum"]
