@@ -24,13 +24,14 @@ import torch
 from safetensors.torch import save_file
 
 from benchmarks import machine
-from diffrhythm import bundle, demo
+from diffrhythm import bundle
 from diffrhythm.config import ModelConfig
 from diffrhythm.digest import sha256
 from diffrhythm.vae_config import VaeConfig
 from runner import heartbeat
 from runner.files import read_json
 from runner.songfolder import Outputs
+from tests import humming
 from tests.faults.batches import ROOT
 
 HOLDER = str(Path(__file__).with_name("weights_holder.py"))
@@ -81,11 +82,11 @@ def main() -> None:
 
 
 def make(folder: Path, dtype: torch.dtype) -> None:
-    """A bundle of the published sizes, its weights by the demo's rule, so it hums at full size."""
+    """A bundle of the published sizes, its weights by a rule, so that it hums at full size."""
     folder.mkdir(parents=True, exist_ok=True)
     config, vae = ModelConfig.base(), VaeConfig()
-    save(folder / bundle.TRANSFORMER, demo.transformer_weights(config), dtype)
-    save(folder / bundle.VAE, demo.vae_weights(vae), torch.float32)
+    save(folder / bundle.TRANSFORMER, humming.transformer_weights(config), dtype)
+    save(folder / bundle.VAE, humming.vae_weights(vae), torch.float32)
     small = bundle.load("demo")
     for name in (bundle.PHONEMES, bundle.NEGATIVE_STYLE, bundle.STYLE):
         (folder / name).write_bytes((small.folder / name).read_bytes())
@@ -104,7 +105,7 @@ def make(folder: Path, dtype: torch.dtype) -> None:
     (folder / bundle.ABOUT).write_text(json.dumps(about, indent=2))
 
 
-def save(path: Path, weights: demo.Weights, dtype: torch.dtype) -> None:
+def save(path: Path, weights: humming.Weights, dtype: torch.dtype) -> None:
     # Each float32 tensor goes as soon as it is converted.
     save_file({name: torch.from_numpy(weights.pop(name)).to(dtype) for name in list(weights)}, path)
     with path.open("rb") as file:

@@ -43,6 +43,8 @@ NEGATIVE_STYLE = "negative_style.npy"
 FILES = (TRANSFORMER, VAE, PHONEMES, NEGATIVE_STYLE)
 # Of a bundle whose style encoder is "words".
 STYLE = "style.safetensors"
+# Trained by training/, and part of this package.
+DEMO = Path(__file__).parent / "demo"
 
 _MAX_ABOUT_BYTES = 2**20
 
@@ -249,15 +251,13 @@ class Bundle:
 
 
 def load(name_or_path: str | Path) -> Bundle:
-    """The bundle of this name ("demo", made on first use; a published model, once pulled) or in this folder.
+    """The bundle of this name ("demo", of this package; a published model, once pulled) or in this folder.
 
     Raises BundleError: no such bundle, a description that is not sound, a file missing or of another size.
     """
     name = str(name_or_path)
     if name == "demo":
-        from diffrhythm import demo  # it builds what this module reads
-
-        return read(demo.folder())
+        return read(DEMO)
     if name in MODELS:
         return read(installed(name))
     return read(Path(name_or_path))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def cache_folder() -> Path:
-    """Home of the demo bundle and style embeddings: $XDG_CACHE_HOME/diffrhythm, else ~/.cache/diffrhythm."""
+    """Home of style embeddings: $XDG_CACHE_HOME/diffrhythm, else ~/.cache/diffrhythm."""
     root = os.environ.get("XDG_CACHE_HOME", "")
     # The XDG rule: a relative path counts as unset.
     return (Path(root) if Path(root).is_absolute() else Path.home() / ".cache") / "diffrhythm"

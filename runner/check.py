@@ -20,7 +20,7 @@ from runner.messages import Check, SongAnswer, SongQuestion
 from runner.spec import Song, asked, lyrics_start
 
 WORKER = (sys.executable, "-P", "-m", "runner.worker", "check")
-# Building the demo bundle or hashing a large one on a slow disk takes a while; a hang is longer.
+# Hashing a large bundle on a slow disk takes a while; a hang is longer.
 TIMEOUT_S = 600.0
 
 

@@ -15,8 +15,8 @@ ROOT = Path(__file__).parents[1]
 
 # A module loads only modules of its own floor and of the floors above it in this list.
 FLOORS = [
-    {"errors", "events", "config", "vae_config", "files", "draws", "grids", "guidance", "solvers", "presets"},
-    {"bundle", "lyrics", "phonemes", "style", "audio", "vae", "demo"},
+    {"errors", "events", "config", "vae_config", "files", "grids", "guidance", "solvers", "presets"},
+    {"bundle", "lyrics", "phonemes", "style", "audio", "vae"},
     {"transformer"},
     {"conditioning", "precision"},
     {"sampling"},

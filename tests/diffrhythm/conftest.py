@@ -1,4 +1,4 @@
-"""The demo bundle, built once for all tests, in a cache that is not the user's."""
+"""The demo bundle, described once for all tests, and a cache that is not the user's."""
 
 from collections.abc import Iterator
 

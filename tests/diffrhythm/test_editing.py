@@ -239,7 +239,7 @@ def test_a_model_of_one_length_edits_songs_of_that_length(
     text = (folder / bundle.ABOUT).read_text()
     only_seven = '"durations": [\n    7.0\n  ]'
     (folder / bundle.ABOUT).write_text(
-        text.replace('"durations": {\n    "min": 2.0,\n    "max": 95.0\n  }', only_seven)
+        text.replace('"durations": {\n    "min": 2.0,\n    "max": 40.0\n  }', only_seven)
     )
     model = bundle.load(folder)
     with pytest.raises(RequestError, match="for a song of 7 s: edit: to go on"):

@@ -7,12 +7,13 @@ from typing import Any
 import pytest
 from safetensors.numpy import save_file
 
-from diffrhythm import bundle, demo
+from diffrhythm import bundle
 from diffrhythm.bundle import Bundle
 from diffrhythm.config import ModelConfig
 from diffrhythm.errors import RequestError
 from diffrhythm.generate import Request, generate, inspect
 from diffrhythm.vae_config import SAMPLE_RATE, VaeConfig
+from tests import humming
 
 CONFIG = ModelConfig(dim=64, depth=2, ff_mult=1, conv_layers=1, text_rows=364, max_frames=6144)
 SMALL_VAE = VaeConfig(channels=2)
@@ -22,8 +23,8 @@ SMALL_VAE = VaeConfig(channels=2)
 def full(demo_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """A bundle that says of itself what that of the published full model says."""
     folder = tmp_path_factory.mktemp("full")
-    save_file(demo.transformer_weights(CONFIG), folder / bundle.TRANSFORMER)
-    save_file(demo.vae_weights(SMALL_VAE), folder / bundle.VAE)
+    save_file(humming.transformer_weights(CONFIG), folder / bundle.TRANSFORMER)
+    save_file(humming.vae_weights(SMALL_VAE), folder / bundle.VAE)
     for name in (bundle.PHONEMES, bundle.NEGATIVE_STYLE, bundle.STYLE):
         (folder / name).write_bytes((demo_bundle.folder / name).read_bytes())
     about: dict[str, Any] = json.loads((demo_bundle.folder / bundle.ABOUT).read_text()) | {

@@ -1,58 +1,21 @@
-"""The demo bundle: the true architecture, small, with weights made by a rule instead of learnt.
+"""Weights by a rule instead of learnt, for models of any size.
 
-It cannot sing. It hums a chord whose partials follow the latents, so style, lyrics and seed are all heard,
-and it drives every line of code that a real model does, on a machine that has downloaded nothing. Built on
-first use in the user's cache, under a name that changes with the code that makes it. The bits are the same on
-every machine: draws.py is exact, and windows and waves are rounded far above what C libraries differ by.
+Such a model cannot sing. It hums a chord whose partials follow the latents, so style, lyrics and seed are all
+heard, and its numbers stay in range, which those of a network just begun do not.
 """
 
 from __future__ import annotations
 
-import hashlib
-import io
-import json
 import math
-import shutil
-import tempfile
-from pathlib import Path
+import zlib
 
 import numpy as np
 from numpy.typing import NDArray
 
-from diffrhythm import bundle, files
 from diffrhythm.config import ModelConfig
-from diffrhythm.draws import draw
-from diffrhythm.phonemes import Inventory
 from diffrhythm.vae_config import VaeConfig
-from diffrhythm.words import MEASURES, STYLE_DIM
 
 Weights = dict[str, NDArray[np.float32]]
-
-# Changed with the rule of the weights below.
-RULE = "1"
-
-_HERE = Path(__file__).parent
-_PHONEMES = _HERE / "phonemes" / "demo.json"
-# What decides the bundle's bytes; a change in any of these builds it anew.
-_SOURCES = (
-    *(
-        _HERE / f"{name}.py"
-        for name in (
-            "bundle",
-            "config",
-            "demo",
-            "draws",
-            "style",
-            "transformer",
-            "vae",
-            "vae_config",
-            "words",
-        )
-    ),
-    _PHONEMES,
-)
-
-VAE = VaeConfig(channels=8)
 
 # The input projection takes [x_t 64, known 64, text 512, style 512, time 512].
 _STYLE_COLUMNS = slice(640, 1152)
@@ -67,54 +30,6 @@ _SOFT = math.log(8)
 # Bring the decoder's inner signals near 1, where Snake colours them, and a song's peak to half of full scale.
 _INPUT_GAIN = 1 / 8
 _OUTPUT_GAIN = 1 / 16
-
-
-def folder() -> Path:
-    """The demo bundle's folder, built if it is not there yet. Several processes may ask at once.
-
-    Raises OSError when the cache cannot be written.
-    """
-    digest = hashlib.sha256()
-    for source in _SOURCES:
-        digest.update(source.read_bytes())
-    final = files.cache_folder() / "models" / f"demo-{digest.hexdigest()[:12]}"
-    if not (final / bundle.ABOUT).is_file():
-        _build_at(final)
-    return final
-
-
-def build(target: Path) -> None:
-    """Writes the demo bundle into an existing empty folder; the same bytes each time."""
-    inventory = Inventory.demo()
-    config = ModelConfig(dim=128, depth=4, ff_mult=2, conv_layers=2, text_rows=len(inventory))
-    contents = {
-        bundle.TRANSFORMER: _safetensors(transformer_weights(config)),
-        bundle.VAE: _safetensors(vae_weights(VAE)),
-        bundle.PHONEMES: _PHONEMES.read_bytes(),
-        bundle.STYLE: _safetensors(style_weights()),
-        bundle.NEGATIVE_STYLE: _npy(_unit(draw("demo:negative style", (config.style_dim,)))),
-    }
-    about = {
-        "schema": 1,
-        "kind": "diffrhythm",
-        "name": "demo",
-        "demo": True,
-        "licence": "Apache-2.0",
-        "source": "made by diffrhythm/demo.py; learnt from nothing",
-        "versions": {"rule": RULE},
-        "transformer": config.to_dict(),
-        "vae": VAE.to_dict(),
-        "style_encoder": "words",
-        "durations": {"min": 2.0, "max": 95.0},
-        "frames": "duration",
-        "files": {
-            name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-            for name, data in contents.items()
-        },
-    }
-    for name, data in contents.items():
-        files.replace(target / name, data)
-    files.replace(target / bundle.ABOUT, json.dumps(about, indent=2).encode())
 
 
 def transformer_weights(config: ModelConfig) -> Weights:
@@ -155,24 +70,6 @@ def vae_weights(config: VaeConfig) -> Weights:
     return weights
 
 
-def style_weights() -> Weights:
-    """An encoder that knows no music and makes each style another: n / √(inputs) throughout."""
-    shapes = {
-        "words": (4096, 64),
-        "words_out": (STYLE_DIM, 64),
-        "words_bias": (STYLE_DIM,),
-        "sound_in": (64, MEASURES),
-        "sound_in_bias": (64,),
-        "sound_out": (STYLE_DIM, 64),
-        "sound_out_bias": (STYLE_DIM,),
-    }
-    return {
-        name: draw(f"style:{name}", shape)
-        * np.float32((0.01 if "bias" in name else 1) / math.sqrt(shape[-1]))
-        for name, shape in shapes.items()
-    }
-
-
 def _mix_sides(output: NDArray[np.float32]) -> None:
     """Makes the right side of the last kernel [2, channels, taps] mostly the left: mono keeps both."""
     left, right = output * np.float32(_OUTPUT_GAIN)
@@ -180,7 +77,7 @@ def _mix_sides(output: NDArray[np.float32]) -> None:
 
 
 def _transformer_weight(name: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
-    n = draw(f"demo:{name}", shape)
+    n = _draw(name, shape)
     if name == "text_embed.text_embed.weight":
         return n
     if ".grn." in name:
@@ -202,10 +99,10 @@ def _vae_weight(name: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
     if name.startswith("decoder") and not _is_residual(name):
         # Kernels get their shape in time later: one number for each pair of channels.
         inputs = shape[0] if ".layers.1.weight" in name else shape[1]
-        pair = draw(f"demo:{name}", (*shape[:2], 1)) * np.float32(1 / math.sqrt(inputs))
+        pair = _draw(name, (*shape[:2], 1)) * np.float32(1 / math.sqrt(inputs))
         return np.broadcast_to(pair, shape).copy()
     gain = _RESIDUAL_GAIN if name.startswith("decoder") else 1.0
-    return draw(f"demo:{name}", shape) * np.float32(gain / math.sqrt(math.prod(shape[1:])))
+    return _draw(name, shape) * np.float32(gain / math.sqrt(math.prod(shape[1:])))
 
 
 def _is_residual(name: str) -> bool:
@@ -236,36 +133,6 @@ def _rounded(values: NDArray[np.float64]) -> NDArray[np.float32]:
     return (np.round(values * 2**20) / 2**20).astype(np.float32)
 
 
-def _unit(vector: NDArray[np.float32]) -> NDArray[np.float32]:
-    # fsum is exact, numpy's own sum depends on the processor's vector width.
-    return vector * np.float32(1 / math.sqrt(math.fsum(float(x) ** 2 for x in vector)))
-
-
-def _safetensors(weights: Weights) -> bytes:
-    from safetensors.numpy import save
-
-    return save(weights)
-
-
-def _npy(values: NDArray[np.float32]) -> bytes:
-    file = io.BytesIO()
-    np.save(file, values)
-    return file.getvalue()
-
-
-def _build_at(final: Path) -> None:
-    """Builds in a folder beside final and renames it; where another process was first, its bundle stays."""
-    final.parent.mkdir(parents=True, exist_ok=True)
-    workshop = Path(tempfile.mkdtemp(dir=final.parent, prefix=f".{final.name}."))
-    try:
-        workshop.chmod(0o755)
-        build(workshop)
-        try:
-            workshop.rename(final)
-        except OSError:
-            # Not empty: built by another process meanwhile, or left there damaged, which load will name.
-            if not (final / bundle.ABOUT).is_file():
-                raise
-        files.sync_folder(final.parent)
-    finally:
-        shutil.rmtree(workshop, ignore_errors=True)
+def _draw(name: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """Nearly normal numbers of that name, mean 0, deviation 1."""
+    return np.random.default_rng(zlib.crc32(name.encode())).standard_normal(shape, np.float32)
