@@ -5,7 +5,9 @@ the 128-step Euler song of the same guidance: in its latents, in its sound, and 
 heard (training/listening.py). Then: from which t on an early estimate is worth hearing, and how much worse a
 degraded song is. Only a model trained on the songs by program can tell.
 
-Example: python -m benchmarks.quality --model demo --songs 4 --json quality.json
+Example: python -m benchmarks.quality --model demo --songs 3 --json quality.json
+
+Three songs of 20 s by the demo model take about eight minutes on two cores, each further one two more.
 """
 
 from __future__ import annotations
@@ -76,7 +78,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--model", default="demo", help="demo, or a bundle's folder or name")
-    parser.add_argument("--songs", type=int, default=4, help="songs that each way makes")
+    parser.add_argument("--songs", type=int, default=3, help="songs that each way makes")
     parser.add_argument("--seconds", type=float, default=20.0, help="length of a song")
     parser.add_argument(
         "--workers", type=int, default=os.cpu_count(), help="songs at a time, sharing the cores"
@@ -197,11 +199,15 @@ def lrc(alignment: Alignment) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """latents: [1, t, c]. passes: of the transformer, parts of one included. cpu_s: of sampling alone."""
+    """latents: [1, t, c]. passes: of the transformer, parts of one included. cpu_s: of sampling alone.
+
+    states: after each step, where the library itself made the song.
+    """
 
     latents: Tensor
     passes: float
     cpu_s: float
+    states: tuple[State, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,7 +258,7 @@ class Studio:
     models: dict[Precision, DiT] = field(default_factory=dict)
     conditionings: dict[Precision, Conditioning] = field(default_factory=dict)
     finished: dict[Recipe, Made] = field(default_factory=dict)
-    references: dict[float, Take] = field(default_factory=dict)
+    takes: dict[bytes, Take] = field(default_factory=dict)
 
     @cached_property
     def decoder(self) -> vae.Coder:
@@ -288,31 +294,59 @@ class Studio:
 
     def reference(self, cfg: float = CFG) -> Take:
         """The song in 128 Euler steps of fp32."""
-        if cfg not in self.references:
-            self.references[cfg] = self.take(self.made(Recipe(REFERENCE_STEPS, cfg=cfg)).latents)
-        return self.references[cfg]
+        return self.take(self.made(Recipe(REFERENCE_STEPS, cfg=cfg)).latents)
 
     def take(self, latents: Tensor) -> Take:
-        """Latents of the song, decoded and listened to."""
-        sound = vae.decode(latents, self.decoder)[0].numpy()
-        lines = listening.line_distances(sound, self.song.alignment, self.voices)
-        return Take(
-            latents,
-            nearness.levels(sound),
-            own_line=listening.own_nearer(lines),
-            style=float(self.ear.hear(sound) == self.song.style),
-        )
+        """Latents of the song, decoded and listened to; the same ones once."""
+        key = latents.numpy().tobytes()
+        if key not in self.takes:
+            sound = vae.decode(latents, self.decoder)[0].numpy()
+            lines = listening.line_distances(sound, self.song.alignment, self.voices)
+            self.takes[key] = Take(
+                latents,
+                nearness.levels(sound),
+                own_line=listening.own_nearer(lines),
+                style=float(self.ear.hear(sound) == self.song.style),
+            )
+        return self.takes[key]
 
 
 def cook(studio: Studio, recipe: Recipe) -> Made:
-    """The song by this recipe, made anew."""
+    """The song by this recipe, made anew: plain ones by the library's own sampling."""
+    studio.conditioning(recipe.precision)  # not a part of the time
+    began = time.process_time()  # several songs share the cores: wall time would tell of the others
+    if recipe == Recipe(recipe.steps):
+        states = run(studio, recipe.steps)
+        latents, passes = states[-1].x_t, float(states[-1].passes)
+    else:
+        states = ()
+        latents, passes = walked(studio, recipe)
+    return Made(latents, passes, time.process_time() - began, states)
+
+
+def walked(studio: Studio, recipe: Recipe) -> tuple[Tensor, float]:
+    """The song by this recipe, and its passes."""
     song, model = studio.conditioning(recipe.precision), studio.model(recipe.precision)
     trick, solver = tricks.TRICKS[recipe.trick], tricks.SOLVERS[recipe.sampler]
     passes = tricks.Passes(model, song, trick.passes())
     grid = grids.sway(grids.uniform(recipe.steps), recipe.sway)
-    began = time.process_time()  # several songs share the cores: wall time would tell of the others
     latents = tricks.walk(trick.guide(passes, recipe.cfg), studio.noise(), grid, solver)
-    return Made(latents, passes.count, time.process_time() - began)
+    return latents, passes.count
+
+
+def run(studio: Studio, steps: int, *, take: int = 0, resume: State | None = None) -> tuple[State, ...]:
+    """The states after each step of the library's own plain sampling."""
+    states: list[State] = []
+    sampling.sample(
+        studio.model("fp32"),
+        studio.conditioning(),
+        studio.noise(take),
+        steps=steps,
+        cfg=CFG,
+        on_step=states.append,
+        resume=resume,
+    )
+    return tuple(states)
 
 
 # ---------------------------------------------------------------- judging
@@ -415,7 +449,7 @@ def judged(studio: Studio, recipes: Sequence[Recipe]) -> Iterator[Row]:
 
 def estimates(studio: Studio, steps: int) -> Iterator[Early]:
     """Of a plain run of so many steps; see EARLY_EVERY."""
-    states = run(studio, steps)
+    states = studio.made(Recipe(steps)).states
     finished = studio.take(states[-1].x_t)
     every = EARLY_EVERY[steps]
     for state in states[every - 1 :: every]:
@@ -430,7 +464,7 @@ def degradations(studio: Studio) -> Iterator[Degraded]:
 
 def degraded_songs(studio: Studio) -> Iterator[tuple[str, int, Tensor]]:
     """How, in how many steps that count for it, and the latents."""
-    whole = run(studio, STANDARD_STEPS)
+    whole = studio.made(Recipe(STANDARD_STEPS)).states
     half, quarter = STANDARD_STEPS // 2, STANDARD_STEPS // 4
     yield f"{STANDARD_STEPS} steps, as asked", STANDARD_STEPS, whole[-1].x_t
     for steps in (half, quarter):
@@ -442,21 +476,6 @@ def degraded_songs(studio: Studio) -> Iterator[tuple[str, int, Tensor]]:
         yield f"estimate at t = {state.t:g}", state.step, state.estimate()
     yield "another seed, as asked", STANDARD_STEPS, run(studio, STANDARD_STEPS, take=1)[-1].x_t
     yield "bare noise", 0, studio.noise()
-
-
-def run(studio: Studio, steps: int, *, take: int = 0, resume: State | None = None) -> list[State]:
-    """The states after each step of the library's own plain sampling."""
-    states: list[State] = []
-    sampling.sample(
-        studio.model("fp32"),
-        studio.conditioning(),
-        studio.noise(take),
-        steps=steps,
-        cfg=CFG,
-        on_step=states.append,
-        resume=resume,
-    )
-    return states
 
 
 def checkpoint(states: Sequence[State], t: float) -> State:
