@@ -122,7 +122,12 @@ def _through(weight: Tensor, linear: Tensor) -> None:
 
 def principal(rows: Tensor, count: int) -> Tensor:
     """The `count` directions of most energy of rows [n, dimensions], orthonormal: [count, dimensions]."""
-    vectors: Tensor = torch.linalg.eigh((rows.T @ rows).double()).eigenvectors
+    if len(rows) < rows.shape[1]:
+        # Of few rows the same, found among their mixtures, since these have fewer dimensions.
+        mixtures: Tensor = torch.linalg.eigh((rows @ rows.T).double()).eigenvectors
+        vectors = F.normalize(rows.T.double() @ mixtures, dim=0)
+    else:
+        vectors = torch.linalg.eigh((rows.T @ rows).double()).eigenvectors
     return vectors[:, -count:].flip(1).T.float().contiguous()
 
 
