@@ -21,6 +21,7 @@ import multiprocessing
 import os
 import statistics
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -417,11 +418,23 @@ def judge_all(model: str, songs: int, seconds: float, workers: int) -> list[Repo
     ]
     reports = []
     # Not forked: torch's threads do not survive it.
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), die_with_parent) as pool:
         for report in pool.map(judge, tasks):
             reports.append(report)
             print(f"{len(reports)} of {len(tasks)} done", file=sys.stderr, flush=True)
     return reports
+
+
+def die_with_parent() -> None:
+    """Lets this process end when its parent is killed, which would else leave it at work for minutes."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def wait() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def judge(task: Task) -> Report:

@@ -1,5 +1,10 @@
 """What is compared with what, and that a song is degraded as the runner degrades it."""
 
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
 import pytest
 import torch
 
@@ -73,3 +78,26 @@ def test_songs_are_the_same_each_time_with_lines_that_a_reader_understands() -> 
     assert [line.text for line in lines] == [each.line.text for each in first.alignment.placed]
     assert all(line.seconds < 6 for line in lines)
     assert quality.song(1, 6.0).style != first.style
+
+
+PARENT = """
+import multiprocessing, os, time
+from concurrent.futures import ProcessPoolExecutor
+from benchmarks.quality import die_with_parent
+if __name__ == "__main__":
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), die_with_parent) as pool:
+        print(pool.submit(os.getpid).result(), flush=True)
+        pool.submit(time.sleep, 60).result()
+"""
+
+
+def test_a_worker_ends_with_a_parent_that_is_killed() -> None:
+    root = Path(__file__).parents[2]
+    with subprocess.Popen(
+        [sys.executable, "-c", PARENT], stdout=subprocess.PIPE, text=True, cwd=root
+    ) as parent:
+        assert parent.stdout is not None
+        worker = psutil.Process(int(parent.stdout.readline()))
+        parent.kill()
+        worker.wait(timeout=30)
+    assert not worker.is_running()
