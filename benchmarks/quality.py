@@ -431,7 +431,7 @@ def judge_all(model: str, songs: int, seconds: float, workers: int) -> list[Repo
 def taught_ear(model: Bundle) -> listening.Ear:
     """Taught by songs by program that went through the model's autoencoder.
 
-    Taught by the songs themselves it knew three in ten again that did, most others were rock or ambient to it:
+    Taught by the songs themselves it knew three in ten again that did, most others were rock or ambient:
     it would judge the autoencoder, which all ways share, and not what is sampled.
     """
     names = tuple(sorted(text.PROMPTS))
