@@ -648,6 +648,7 @@ def plot(rows: Sequence[Row], path: Path) -> None:
         if row.recipe.cfg == CFG:
             families.setdefault(family(row.recipe), []).append(row)
     figure, axes = pyplot.subplots(figsize=(9, 6), layout="constrained")
+    axes.set_prop_cycle(color=pyplot.get_cmap("tab20").colors)  # more families than the usual ten colours
     for name, each in families.items():
         points = sorted((row.passes, row.figures.error) for row in each if row.figures.error > 0)
         axes.loglog(*zip(*points, strict=True), marker="o", label=name)
