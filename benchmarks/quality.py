@@ -26,7 +26,7 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, astuple, dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import product
 from pathlib import Path
 
@@ -35,7 +35,7 @@ import torch
 from torch import Tensor
 
 from benchmarks import machine, nearness, tricks
-from benchmarks.listening import round_trips
+from benchmarks.listening import lrc, round_trips
 from diffrhythm import bundle, conditioning, grids, sampling, solvers, style, vae
 from diffrhythm.bundle import Bundle
 from diffrhythm.conditioning import Conditioning
@@ -191,12 +191,6 @@ def song(number: int, seconds: float) -> Song:
     prompt = text.prompt(name, np.random.default_rng(FIRST_SEED + number), "heldout")
     request = Request(lrc(alignment), style=prompt, duration=seconds, seed=number, precision="fp32")
     return Song(request, name, alignment)
-
-
-def lrc(alignment: Alignment) -> str:
-    """The lyrics as a user writes them; hundredths of seconds tell frames of 46 ms."""
-    lines = [each.line for each in alignment.placed]
-    return "\n".join(f"[{int(at.seconds // 60):02}:{at.seconds % 60:05.2f}]{at.text}" for at in lines)
 
 
 @dataclass(frozen=True, slots=True)
@@ -434,12 +428,7 @@ def taught_ear(model: Bundle) -> listening.Ear:
     Taught by the songs themselves it knew three in ten again that did, most others were rock or ambient:
     it would judge the autoencoder, which all ways share, and not what is sampled.
     """
-    names = tuple(sorted(text.PROMPTS))
-    groups = []
-    for name in names:
-        sounds = [compose(seed, name, frames=TAUGHT_FRAMES).audio for seed in range(TAUGHT_SONGS)]
-        groups.append(np.stack([listening.measures(sound) for sound in round_trips(model, sounds)]))
-    return listening.discriminants(names, groups)
+    return listening.learn_styles(TAUGHT_SONGS, TAUGHT_FRAMES, partial(round_trips, model))
 
 
 def die_with_parent() -> None:
@@ -500,7 +489,8 @@ def degraded_songs(studio: Studio) -> Iterator[tuple[str, int, Tensor]]:
     for steps in (half, quarter):
         yield f"begun again with {steps} steps", steps, studio.made(Recipe(steps)).latents
     for t, density in product((0.5, 0.25), (half, quarter)):
-        last = run(studio, STANDARD_STEPS, resume=retried(checkpoint(whole, t), density))[-1]
+        # As a retry of this density resumes it (runner/worker.py).
+        last = run(studio, STANDARD_STEPS, resume=checkpoint(whole, t).thinned(density))[-1]
         yield f"resumed at t = {t:g}, on as if in {density} steps", last.step, last.x_t
     for state in (checkpoint(whole, t) for t in EARLY_T):
         yield f"estimate at t = {state.t:g}", state.step, state.estimate()
@@ -511,11 +501,6 @@ def degraded_songs(studio: Studio) -> Iterator[tuple[str, int, Tensor]]:
 def checkpoint(states: Sequence[State], t: float) -> State:
     """The first state from t on."""
     return next(state for state in states if state.t >= t)
-
-
-def retried(state: State, density: int) -> State:
-    """The state as a retry of this density resumes it (runner/worker.py)."""
-    return state.with_tail(grids.remaining(state.t, density)) if density < state.density - 1e-6 else state
 
 
 # ---------------------------------------------------------------- all songs together

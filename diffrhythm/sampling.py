@@ -87,6 +87,12 @@ class State:
         grids.check_tail(self.t, tail)
         return replace(self, time_grid=self.time_grid[: self.position + 1] + tail)
 
+    def thinned(self, density: float) -> State:
+        """The same state with what is left of the grid as dense as that; itself where it is no denser."""
+        if self.t < 1 and density < self.density - 1e-6:
+            return self.with_tail(grids.remaining(self.t, density))
+        return self
+
 
 # Called after every step; points that it gives replace what is left of the grid.
 OnStep = Callable[[State], Sequence[float] | None]

@@ -264,7 +264,6 @@ def _resume(request: SongRequest) -> State | None:
 
     A checkpoint that cannot be read costs its steps, not the song.
     """
-    from diffrhythm import grids
     from diffrhythm.sampling import load_state
 
     if request.checkpoint is None:
@@ -274,9 +273,7 @@ def _resume(request: SongRequest) -> State | None:
     except CheckpointError:
         traceback.print_exc()
         return None
-    if state.t < 1 and request.density < state.density - 1e-6:
-        return state.with_tail(grids.remaining(state.t, request.density))
-    return state
+    return state.thinned(request.density)
 
 
 @dataclass(slots=True)

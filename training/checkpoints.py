@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,6 +19,9 @@ class Part(Protocol):
 
 
 Parts = Mapping[str, Part]
+
+# Between two checkpoints: what a run that is stopped may lose.
+EVERY_S = 60.0
 
 
 def save(path: Path, parts: Parts, config: Mapping[str, object], seconds: float, step: int) -> None:
@@ -36,3 +40,11 @@ def load(path: Path, parts: Parts) -> tuple[float, int]:
     for name, part in parts.items():
         part.load_state_dict(state[name])
     return state["seconds"], state["step"]
+
+
+def log(folder: Path, facts: Mapping[str, float]) -> None:
+    """Shows how far the training is, and adds it to folder/losses.jsonl."""
+    line = json.dumps(facts)
+    print(line, flush=True)
+    with (folder / "losses.jsonl").open("a") as file:
+        file.write(line + "\n")

@@ -26,6 +26,7 @@ from training.text import Part
 
 SAMPLES = FRAMES * HOP
 _SONG_BYTES = 2 * SAMPLES * 2
+FULL_SCALE = 32767
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +55,17 @@ def render(folder: Path, count: int, part: Part = "train", workers: int = 2) -> 
     with (folder / "audio.i16").open("ab") as audio, listed.open("a") as facts:
         audio.truncate(len(whole) * _SONG_BYTES)
         facts.truncate(len("".join(whole)))
-        for sound, style, ids in _songs(range(len(whole), count), part, workers):
+        for samples, style, ids in _songs(range(len(whole), count), part, workers):
             # The sound first: a song that is listed is whole.
-            audio.write(sound)
+            audio.write(samples)
             audio.flush()
             facts.write(json.dumps({"style": style, "ids": ids}) + "\n")
             facts.flush()
+
+
+def sound(samples: NDArray[np.int16]) -> NDArray[np.float32]:
+    """Samples of a dataset as sound, from −1 to 1."""
+    return samples.astype(np.float32) / np.float32(FULL_SCALE)
 
 
 def _whole_lines(file: Path) -> list[str]:
@@ -76,8 +82,8 @@ def _songs(seeds: range, part: Part, workers: int) -> Iterator[tuple[bytes, str,
 
 def _song(seed: int, part: Part) -> tuple[bytes, str, list[int]]:
     song = compose(seed, part=part)
-    sound = np.round(song.audio * 32767).astype("<i2")
-    return sound.tobytes(), song.style, song.alignment.ids.tolist()
+    samples = np.round(song.audio * FULL_SCALE).astype("<i2")
+    return samples.tobytes(), song.style, song.alignment.ids.tolist()
 
 
 def main(folder: Path, count: int = 600, heldout: bool = False, workers: int = 2) -> None:

@@ -9,7 +9,7 @@ t latent frames · w windows, two a latent frame · m mel bands · n samples
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Literal
@@ -23,7 +23,7 @@ from diffrhythm.phonemes import segments, to_ids
 from diffrhythm.phonemes.inventory import is_vowel
 from diffrhythm.vae_config import HOP, SAMPLE_RATE
 from training import text
-from training.songs import compose, inventory, performance
+from training.songs import compose, consonants_first, inventory, performance
 from training.styles import STYLES, SYLLABLE_FRAMES
 from training.voice import MARKS
 
@@ -31,6 +31,7 @@ Sound = NDArray[np.float32]
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 Sounds = Literal["vowels", "consonants"]
+Through = Callable[[Sequence[Sound]], list[Sound]]
 
 WINDOW = 2048
 STEP = HOP // 2
@@ -283,7 +284,7 @@ def _candidates(language: text.Language) -> tuple[tuple[str, int, int], ...]:
 
 
 def _around_first_vowel(phones: Sequence[str]) -> tuple[int, int]:
-    before = next((i for i, phone in enumerate(phones) if is_vowel(phone)), 0)
+    before = consonants_first(phones)
     return before, len(phones) - before
 
 
@@ -312,16 +313,17 @@ def measures(sound: Sound) -> Floats:
     return words.measures(mono).astype(np.float64)
 
 
-def learn_styles(songs: int, frames: int) -> Ear:
-    """An ear taught by that many songs by program of each style, with training's words."""
+def learn_styles(songs: int, frames: int, through: Through = list) -> Ear:
+    """An ear taught by that many songs by program of each style, with training's words.
+
+    through: what these went through before it hears them, such as an autoencoder.
+    """
     names = tuple(sorted(STYLES))
-    return discriminants(
-        names,
-        [
-            np.stack([measures(compose(seed, name, frames=frames).audio) for seed in range(songs)])
-            for name in names
-        ],
-    )
+    groups = []
+    for name in names:
+        sounds = through([compose(seed, name, frames=frames).audio for seed in range(songs)])
+        groups.append(np.stack([measures(sound) for sound in sounds]))
+    return discriminants(names, groups)
 
 
 def discriminants(names: tuple[str, ...], groups: Sequence[Floats]) -> Ear:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffrhythm.lyrics import Alignment, Line, align, held
-from diffrhythm.phonemes import Inventory, Phones, to_ids
+from diffrhythm.phonemes import Inventory, to_ids
 from diffrhythm.phonemes.inventory import is_vowel
 from diffrhythm.vae_config import HOP, SAMPLE_RATE
 from training.styles import STYLES, SYLLABLE_FRAMES, Style, accompany, melody
@@ -88,7 +88,7 @@ def _placed(texts: Sequence[str], frames: int, rng: np.random.Generator) -> list
     for number, text in enumerate(texts, 1):
         phones = to_ids(text, inventory())
         length = len(held(phones.phones, SYLLABLE_FRAMES)) + 1
-        start = at - _consonants_first(phones)
+        start = at - consonants_first(phones.phones)
         if start + length > frames:
             break
         lines.append(Line((start + 0.5) * HOP / SAMPLE_RATE, text, number))
@@ -99,8 +99,9 @@ def _placed(texts: Sequence[str], frames: int, rng: np.random.Generator) -> list
     return lines
 
 
-def _consonants_first(phones: Phones) -> int:
-    return next((i for i, phone in enumerate(phones.phones) if is_vowel(phone)), 0)
+def consonants_first(phones: Sequence[str]) -> int:
+    """How many phones come before the first vowel; 0 without one."""
+    return next((i for i, phone in enumerate(phones) if is_vowel(phone)), 0)
 
 
 def _performed(alignment: Alignment, style: Style, rng: np.random.Generator) -> Song:

@@ -13,7 +13,6 @@ checkpoint, which is at most a minute old.
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from dataclasses import dataclass
@@ -32,7 +31,7 @@ from diffrhythm.transformer import Constants, DiT
 from diffrhythm.vae_config import VaeConfig
 from training import checkpoints, dataset, style_encoder
 from training.averaging import Average
-from training.songs import inventory
+from training.songs import FRAMES, inventory
 from training.text import prompt
 
 CONFIG = ModelConfig(dim=320, depth=4, ff_mult=2, conv_layers=1, text_rows=len(inventory()))
@@ -51,7 +50,6 @@ OTHER_RATE = 1.5e-3
 WARMUP = 60
 WEIGHT_DECAY = 0.01
 AVERAGED_STEPS = 0.995
-_SAVE_EVERY_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,9 +155,9 @@ def load_vae(file: Path) -> vae.Vae:
 def _encode(data: dataset.Dataset, autoencoder: vae.Vae) -> NDArray[np.float32]:
     rows = []
     for audio in data.audio:
-        sound = torch.from_numpy(audio.astype(np.float32) / 32767)[None]
+        sound = torch.from_numpy(dataset.sound(audio))[None]
         with torch.inference_mode():
-            mean, _ = vae.encode(sound, autoencoder.encoder, chunk_frames=648).chunk(2, dim=-1)
+            mean, _ = vae.encode(sound, autoencoder.encoder, chunk_frames=FRAMES).chunk(2, dim=-1)
         rows.append(mean[0].numpy())
     return np.stack(rows)
 
@@ -217,19 +215,14 @@ def train(songs_folder: Path, folder: Path, minutes: float, seed: int = 0) -> No
         step += 1
         recent.append(found.item())
         if step % 20 == 0:
-            _log(out, {"step": step, "seconds": round(elapsed, 1), "loss": round(float(np.mean(recent)), 4)})
+            checkpoints.log(
+                out, {"step": step, "seconds": round(elapsed, 1), "loss": round(float(np.mean(recent)), 4)}
+            )
             recent = []
-        if time.monotonic() - saved > _SAVE_EVERY_S:
+        if time.monotonic() - saved > checkpoints.EVERY_S:
             saved = time.monotonic()
             checkpoints.save(out / "dit.pt", parts, CONFIG.to_dict(), spent + saved - began, step)
     checkpoints.save(out / "dit.pt", parts, CONFIG.to_dict(), spent + time.monotonic() - began, step)
-
-
-def _log(folder: Path, facts: dict[str, float]) -> None:
-    line = json.dumps(facts)
-    print(line, flush=True)
-    with (folder / "losses.jsonl").open("a") as file:
-        file.write(line + "\n")
 
 
 def main(songs: Path, folder: Path, minutes: float = 55.0, seed: int = 0) -> None:

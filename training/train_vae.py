@@ -11,7 +11,6 @@ Stopped and started again, it goes on from its last checkpoint, which is at most
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Mapping
@@ -48,7 +47,6 @@ DIVERGENCE = 2e-2
 WAVEFORM = 1.0
 WINDOWS = (2048, 512, 128)
 _FLOOR = 1e-3
-_SAVE_EVERY_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +71,11 @@ def fresh(seed: int, songs: dataset.Dataset) -> vae.Vae:
     """
     torch.manual_seed(seed)
     model = vae.Vae(CONFIG, "cpu")
-    sound = _sound_of(songs)
-    halves = principal(windowed(sound, HALF), KEPT_HALVES)
-    gain = 1 / float((windowed(sound, HALF) @ halves.T).std())
-    rows = windowed(_analysed(sound, halves, HALF) * gain, 2)
+    stretches = windowed(_sound_of(songs), HALF)
+    halves = principal(stretches, KEPT_HALVES)
+    coefficients = stretches @ halves.T
+    gain = 1 / float(coefficients.std())
+    rows = windowed(coefficients.T.contiguous() * gain, 2)
     frames = principal(rows, LATENT_CHANNELS)
     # Between all latents alike, which spends the flow's effort on what is hardly heard, and each at its
     # energy.
@@ -146,18 +145,13 @@ def _atoms(directions: Tensor, channels: int) -> Tensor:
     return kernels * _sine(kernels.shape[-1])
 
 
-def _analysed(channels: Tensor, directions: Tensor, hop: int) -> Tensor:
-    """[count, stretches] of channels [c, n]."""
-    return (windowed(channels, hop) @ directions.T).T.contiguous()
-
-
 def _sine(taps: int) -> Tensor:
     return torch.sin(math.pi * (torch.arange(taps) + 0.5) / taps)
 
 
 def _sound_of(songs: dataset.Dataset) -> Tensor:
     """[2, n]: the first songs, one after the other."""
-    return torch.from_numpy(np.concatenate(list(songs.audio[:STUDIED]), axis=1).astype(np.float32) / 32767)
+    return torch.from_numpy(dataset.sound(np.concatenate(list(songs.audio[:STUDIED]), axis=1)))
 
 
 def moments(model: vae.Vae, audio: Tensor) -> tuple[Tensor, Tensor]:
@@ -206,7 +200,9 @@ def crops(songs: dataset.Dataset, generator: np.random.Generator) -> Tensor:
         # On frames, as songs are: notes have the same wave in each (training.instruments.hertz).
         start = HOP * int(generator.integers(FRAMES - CROP_FRAMES))
         crop = songs.audio[song, :: generator.choice((1, -1)), start : start + CROP_FRAMES * HOP]
-        picked.append(torch.from_numpy(crop.astype(np.float32)) * (generator.uniform(0.7, 1.1) / 32767))
+        picked.append(
+            torch.from_numpy(crop.astype(np.float32)) * (generator.uniform(0.7, 1.1) / dataset.FULL_SCALE)
+        )
     return torch.stack(picked)
 
 
@@ -224,8 +220,8 @@ def train(songs: Path, folder: Path, minutes: float, seed: int = 0) -> None:
     generator = np.random.default_rng([seed, step])
     torch.manual_seed(seed + step)
     began = saved = time.monotonic()
-    while spent + time.monotonic() - began < 60 * minutes:
-        share = (spent + time.monotonic() - began) / (60 * minutes)
+    while (elapsed := spent + time.monotonic() - began) < 60 * minutes:
+        share = elapsed / (60 * minutes)
         rate = (
             LEARNING_RATE * min(1.0, (step + 1) / WARMUP) * (0.02 + 0.98 * math.cos(math.pi / 2 * share) ** 2)
         )
@@ -240,8 +236,8 @@ def train(songs: Path, folder: Path, minutes: float, seed: int = 0) -> None:
         average.update(model)
         step += 1
         if step % 10 == 0:
-            _log(folder, step, spent + time.monotonic() - began, found, norm.item())
-        if time.monotonic() - saved > _SAVE_EVERY_S:
+            checkpoints.log(folder, _facts(step, spent + time.monotonic() - began, found, norm.item()))
+        if time.monotonic() - saved > checkpoints.EVERY_S:
             saved = time.monotonic()
             checkpoints.save(folder / "vae.pt", parts, CONFIG.to_dict(), spent + saved - began, step)
     checkpoints.save(folder / "vae.pt", parts, CONFIG.to_dict(), spent + time.monotonic() - began, step)
@@ -256,7 +252,7 @@ def settle(weights: Mapping[str, Tensor], songs: dataset.Dataset) -> dict[str, T
     found = []
     for audio in songs.audio[:STUDIED]:
         with torch.inference_mode():
-            sound = torch.from_numpy(audio.astype(np.float32) / 32767)[None]
+            sound = torch.from_numpy(dataset.sound(audio))[None]
             found.append(vae.encode(sound, model.encoder).chunk(2, dim=-1)[0])
     deviation = torch.cat(found).square().mean().sqrt()
     out, into = "encoder.layers.4", "decoder.layers.0"
@@ -269,8 +265,9 @@ def settle(weights: Mapping[str, Tensor], songs: dataset.Dataset) -> dict[str, T
     return scaled
 
 
-def _log(folder: Path, step: int, seconds: float, found: Losses, norm: float) -> None:
-    facts = {
+def _facts(step: int, seconds: float, found: Losses, norm: float) -> dict[str, float]:
+    """What is logged of a step."""
+    return {
         "step": step,
         "seconds": round(seconds, 1),
         **{
@@ -279,10 +276,6 @@ def _log(folder: Path, step: int, seconds: float, found: Losses, norm: float) ->
         },
         "norm": round(norm, 3),
     }
-    line = json.dumps(facts)
-    print(line, flush=True)
-    with (folder / "losses.jsonl").open("a") as file:
-        file.write(line + "\n")
 
 
 def main(songs: Path, folder: Path, minutes: float = 35.0, seed: int = 0) -> None:

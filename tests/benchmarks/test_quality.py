@@ -50,14 +50,14 @@ def test_a_song_is_resumed_from_the_first_state_that_has_come_so_far() -> None:
 
 @pytest.mark.parametrize(("density", "tail"), [(8, 4), (4, 2), (1, 1)])
 def test_a_retry_walks_what_is_left_as_thinly_as_its_density_says(density: int, tail: int) -> None:
-    resumed = quality.retried(state(8), density)
+    resumed = state(8).thinned(density)
     assert resumed.time_grid[:9] == grids.uniform(16)[:9]
     assert resumed.steps - resumed.step == tail
 
 
 def test_a_retry_that_is_no_thinner_leaves_the_grid_as_it_is() -> None:
-    assert quality.retried(state(8), 16).time_grid == grids.uniform(16)
-    assert quality.retried(state(8), 20).time_grid == grids.uniform(16)
+    assert state(8).thinned(16).time_grid == grids.uniform(16)
+    assert state(8).thinned(20).time_grid == grids.uniform(16)
 
 
 def early(t: float, mel_db: float, style: float) -> Early:
