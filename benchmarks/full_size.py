@@ -30,6 +30,7 @@ from diffrhythm.digest import sha256
 from diffrhythm.vae_config import VaeConfig
 from runner import heartbeat
 from runner.files import read_json
+from runner.messages import Heartbeat
 from runner.songfolder import Outputs
 from tests import humming
 from tests.faults.batches import ROOT
@@ -192,7 +193,7 @@ class Peaks:
 
     by_phase: dict[str, Memory] = field(default_factory=dict)
 
-    def look(self, beat: heartbeat.Heartbeat) -> None:
+    def look(self, beat: Heartbeat) -> None:
         try:
             now = memory(beat.pid)
         except OSError:
@@ -216,7 +217,7 @@ def show_song(folder: Path, precision: str, steps: int) -> None:
         )
         while batch.poll() is None:
             beat = heartbeat.read(song.heartbeat)
-            if isinstance(beat, heartbeat.Heartbeat):
+            if isinstance(beat, Heartbeat):
                 peaks.look(beat)
             time.sleep(EVERY_S)
         if batch.returncode != 0:

@@ -19,8 +19,8 @@ import statistics
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -33,7 +33,7 @@ from diffrhythm.lyrics import Alignment
 from diffrhythm.phonemes import segments
 from diffrhythm.vae_config import HOP, LATENT_CHANNELS, SAMPLE_RATE
 from training import listening, text
-from training.listening import Ear, Floats, Sound
+from training.listening import Ears, Floats, Sound
 from training.songs import Song, compose
 from training.styles import STYLES, SYLLABLE_FRAMES
 
@@ -41,7 +41,6 @@ FRAMES = 432
 DURATION_S = FRAMES * HOP / SAMPLE_RATE
 FEWEST_LINES = 3
 OTHERS = 4
-Kind = Literal["words", "vowels", "consonants"]
 # Songs by program of each style that the ear is taught with, and their frames.
 TAUGHT_SONGS = 10
 TAUGHT_FRAMES = 216
@@ -60,7 +59,7 @@ DISTANCES = {
 class Task:
     """A song to make: lyrics of a song by program, a prompt for its style.
 
-    voices: what its lines are compared with, theirs first.
+    voices: what its lines are compared with, theirs first: see listening.renditions.
     """
 
     name: str
@@ -68,7 +67,7 @@ class Task:
     lyrics: str
     prompt: str
     seed: int
-    voices: Mapping[Kind, Floats]
+    voices: Floats
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,9 +88,9 @@ class Heard:
     """What is measured on one song.
 
     heard: the style it sounds like. pairs: the share of pairs of own and other line in which the own is
-    nearer. own: the share of lines that are nearest to their own words, vowels, consonants. rise: dB of the
-    voice's band in lines over gaps; rise_without: of the instrumental, where there is one. seconds: that the
-    song took.
+    nearer. own: the share of lines that are nearest to their own words. vowels, consonants: the shares that
+    are heard as what they should be. rise: dB of the voice's band in lines over gaps; rise_without: of the
+    instrumental, where there is one. seconds: that the song took.
     """
 
     name: str
@@ -100,7 +99,9 @@ class Heard:
     heard: str
     lines: int
     pairs: float
-    own: Mapping[Kind, float]
+    own: float
+    vowels: float
+    consonants: float
     rise: float
     rise_without: float | None
     seconds: float | None
@@ -123,15 +124,15 @@ def main() -> None:
     machine.header(
         f"Listening to {model.name} ({model.hash[:12]}): {asked.songs} songs of {DURATION_S:.1f} s"
     )
-    ear = listening.learn_styles(TAUGHT_SONGS, TAUGHT_FRAMES)
+    ears = listening.teach(TAUGHT_SONGS, TAUGHT_FRAMES, partial(round_trips, model))
     tasks = [task(number) for number in range(asked.songs)]
     returned = round_trips(model, [each.song.audio for each in tasks])
-    rows = dict(by_program(tasks, returned, ear))
+    rows = dict(by_program(tasks, returned, ears))
     for guidance in asked.guidance:
         way = Way(guidance, asked.steps, asked.sampler)
         folder = asked.save / f"guidance-{guidance:g}" if asked.save else None
         rows[f"model, guidance {guidance:g} (cfg {way.cfg:g})"] = [
-            listen(model, each, way, ear, folder, has_instrumental=i < INSTRUMENTALS)
+            listen(model, each, way, ears, folder, has_instrumental=i < INSTRUMENTALS)
             for i, each in enumerate(tasks)
         ]
     distances = compared(tasks, returned)
@@ -167,18 +168,8 @@ def task(number: int) -> Task:
         lyrics=lrc(song.alignment),
         prompt=text.prompt(style, np.random.default_rng(seed), "heldout"),
         seed=seed,
-        voices=voices(song, seed + 50),
+        voices=listening.renditions(song.alignment, style, seed=seed + 50, others=OTHERS),
     )
-
-
-def voices(song: Song, seed: int) -> dict[Kind, Floats]:
-    """Renditions of the song's lines and of OTHERS each: other words, other vowels, other consonants."""
-    sung, style = song.alignment, song.style
-    return {
-        "words": listening.renditions(sung, style, seed=seed, others=OTHERS),
-        "vowels": listening.misspelt(sung, style, seed=seed, sounds="vowels", others=OTHERS),
-        "consonants": listening.misspelt(sung, style, seed=seed, sounds="consonants", others=OTHERS),
-    }
 
 
 def lrc(alignment: Alignment) -> str:
@@ -190,7 +181,7 @@ def lrc(alignment: Alignment) -> str:
 
 
 def listen(
-    model: Bundle, each: Task, way: Way, ear: Ear, folder: Path | None, *, has_instrumental: bool
+    model: Bundle, each: Task, way: Way, ears: Ears, folder: Path | None, *, has_instrumental: bool
 ) -> Heard:
     """The task's song, made and measured; kept in the folder."""
     began = time.monotonic()
@@ -199,10 +190,11 @@ def listen(
     without = sing(model, each, way, None) if has_instrumental else None
     if folder:
         keep(folder, each, made, without)
-    heard = measured(each, made, without, ear, seconds)
+    heard = measured(each, made, without, ears, seconds)
     print(
-        f"guidance {way.guidance:g} {each.name}: {seconds:.1f} s, {heard.own['words']:.0%} of its lines, "
-        f"{heard.rise:+.1f} dB, heard as {heard.heard} from {each.prompt!r}",
+        f"guidance {way.guidance:g} {each.name}: {seconds:.1f} s, {heard.own:.0%} of its lines, "
+        f"{heard.vowels:.0%} of its vowels, {heard.rise:+.1f} dB, "
+        f"heard as {heard.heard} from {each.prompt!r}",
         flush=True,
     )
     return heard
@@ -246,36 +238,38 @@ def round_trips(model: Bundle, sounds: Sequence[Sound]) -> list[Sound]:
 
 
 def by_program(
-    tasks: Sequence[Task], returned: Sequence[Sound], ear: Ear
+    tasks: Sequence[Task], returned: Sequence[Sound], ears: Ears
 ) -> Iterable[tuple[str, list[Heard]]]:
     """What the measures say of songs whose truth is known, each under its row's name."""
     yield (
         "program",
-        [measured(each, each.song.audio, each.song.audio - each.song.voice, ear) for each in tasks],
+        [measured(each, each.song.audio, each.song.audio - each.song.voice, ears) for each in tasks],
     )
     yield (
         "program, through the autoencoder",
-        [measured(each, sound, None, ear) for each, sound in zip(tasks, returned, strict=True)],
+        [measured(each, sound, None, ears) for each, sound in zip(tasks, returned, strict=True)],
     )
     yield (
         "program, its band alone",
-        [measured(each, each.song.audio - each.song.voice, None, ear) for each in tasks],
+        [measured(each, each.song.audio - each.song.voice, None, ears) for each in tasks],
     )
 
 
-def measured(each: Task, made: Sound, without: Sound | None, ear: Ear, seconds: float | None = None) -> Heard:
+def measured(
+    each: Task, made: Sound, without: Sound | None, ears: Ears, seconds: float | None = None
+) -> Heard:
     alignment = each.song.alignment
-    distances = {
-        kind: listening.line_distances(made, alignment, voices) for kind, voices in each.voices.items()
-    }
+    distances = listening.line_distances(made, alignment, each.voices)
     return Heard(
         name=each.name,
         style=each.song.style,
         language=segments(alignment.placed[0].line.text)[0][1],
-        heard=ear.hear(made),
-        lines=len(distances["words"]),
-        pairs=listening.own_nearer(distances["words"]),
-        own={kind: listening.own_nearest(found) for kind, found in distances.items()},
+        heard=ears.style(made),
+        lines=len(distances),
+        pairs=listening.own_nearer(distances),
+        own=listening.own_nearest(distances),
+        vowels=ears.phones(made, alignment, "vowels"),
+        consonants=ears.phones(made, alignment, "consonants"),
         rise=listening.voice_rise(made, alignment),
         rise_without=None if without is None else listening.voice_rise(without, alignment),
         seconds=seconds,
@@ -308,8 +302,8 @@ def table_of_songs(rows: Mapping[str, Sequence[Heard]]) -> str:
         "lines",
         "own line nearer (chance 50%)",
         f"nearest of {1 + OTHERS} (chance {1 / (1 + OTHERS):.0%})",
-        "of other vowels",
-        "of other consonants",
+        "vowels heard",
+        "consonants heard",
         "voice's band, lines over gaps",
         "the same without lyrics",
         f"style heard (chance {1 / len(STYLES):.0%})",
@@ -324,7 +318,9 @@ def table_of_songs(rows: Mapping[str, Sequence[Heard]]) -> str:
             str(len(songs)),
             str(sum(song.lines for song in songs)),
             f"{over_lines(songs, [song.pairs for song in songs]):.0%}",
-            *(f"{over_lines(songs, [song.own[kind] for song in songs]):.0%}" for kind in get_args(Kind)),
+            f"{over_lines(songs, [song.own for song in songs]):.0%}",
+            f"{over_lines(songs, [song.vowels for song in songs]):.0%}",
+            f"{over_lines(songs, [song.consonants for song in songs]):.0%}",
             f"{statistics.mean(song.rise for song in songs):+.1f} dB",
             f"{statistics.mean(without):+.1f} dB" if without else "–",
             f"{statistics.mean(song.heard == song.style for song in songs):.0%}",
@@ -348,7 +344,7 @@ def by_language(rows: Mapping[str, Sequence[Heard]]) -> str:
             for language in sorted({song.language for song in songs})
         }
         shares = [
-            f"{language} {over_lines(group, [song.own['words'] for song in group]):.0%} "
+            f"{language} {over_lines(group, [song.own for song in group]):.0%} "
             f"of {sum(song.lines for song in group)}"
             for language, group in groups.items()
         ]

@@ -1,4 +1,4 @@
-"""Ways to spend fewer passes that the library does not have: what is worth building is found out here.
+"""Ways to spend fewer passes, most of them none of the library's: what is worth building is found out here.
 
 b batch · t latent frames · c latent channels (64) · d model width
 p conditional velocity · q null velocity · v what becomes of them
@@ -13,7 +13,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from diffrhythm import guidance, solvers
+from diffrhythm import grids, guidance, solvers
 from diffrhythm.conditioning import Conditioning
 from diffrhythm.solvers import Memory, Solver, Step, Velocity
 from diffrhythm.transformer import Constants, DiT, Modulation
@@ -181,6 +181,24 @@ def ab2_step(velocity: Velocity, x_t: Tensor, t: float, t_next: float, memory: M
     return Step(x=x_t + (end - start) * slope, v=v, memory={"v": v, "t": start})
 
 
+def dpm2_step(velocity: Velocity, x_t: Tensor, t: float, t_next: float, memory: Memory) -> Step:
+    """x at t_next by DPM-Solver++(2M), which follows the estimate of the song in the time log(t / (1 - t)).
+
+    That time is infinite at both ends, so the first two steps and the last are Euler's. Source: Lu et al.,
+    arXiv 2211.01095, with the flow's signal t and noise 1 - t.
+    """
+    start, end = torch.tensor([t, t_next], dtype=torch.float64, device=x_t.device)
+    v = velocity(start.float(), x_t)
+    song = x_t + (1 - start).float() * v
+    target = song
+    if memory and memory["t"] > 0 and t_next < 1:
+        step, before = torch.logit(end) - torch.logit(start), torch.logit(start) - torch.logit(memory["t"])
+        target = song + (song - memory["song"]) * (step / (2 * before)).float()
+    kept = (1 - end) / (1 - start)
+    x_next = kept.float() * x_t + (end - start * kept).float() * target
+    return Step(x=x_next, v=v, memory={"song": song, "t": start})
+
+
 def walk(velocity: Velocity, x_0: Tensor, grid: Sequence[float], solver: Solver) -> Tensor:
     """x at the grid's end, as sampling.sample walks, of whatever velocity."""
     x_t = x_0
@@ -191,4 +209,39 @@ def walk(velocity: Velocity, x_0: Tensor, grid: Sequence[float], solver: Solver)
     return x_t
 
 
-SOLVERS: Mapping[str, Solver] = {**solvers.SOLVERS, "ab2": Solver(evaluations=1, order=2, step=ab2_step)}
+SOLVERS: Mapping[str, Solver] = {
+    **solvers.SOLVERS,
+    "ab2": Solver(evaluations=1, order=2, step=ab2_step),
+    "dpm2": Solver(evaluations=1, order=2, step=dpm2_step),
+}
+
+
+# ---------------------------------------------------------------- where the steps lie
+
+# Of 32 equal steps, the ends of those that are left when there are fewer, for each number of steps.
+# Source: Fast F5-TTS, arXiv 2505.19931, which found them for speech.
+_PRUNED: Mapping[int, Sequence[int]] = {
+    6: (0, 2, 4, 6, 8, 16, 32),
+    7: (0, 2, 4, 6, 8, 16, 24, 32),
+    10: (0, 2, 4, 6, 8, 12, 16, 20, 24, 28, 32),
+    12: (0, 2, 4, 6, 8, 10, 12, 14, 16, 20, 24, 28, 32),
+    16: (*range(9), 10, 12, 14, 16, 20, 24, 28, 32),
+}
+
+
+def pruned(steps: int) -> tuple[float, ...]:
+    """The grid of EPSS in so many steps, which are one of its numbers."""
+    return tuple(point / 32 for point in _PRUNED[steps])
+
+
+def swayed(s: float) -> Callable[[int], tuple[float, ...]]:
+    """Grids by grids.sway."""
+    return lambda steps: grids.sway(grids.uniform(steps), s)
+
+
+UNIFORM = "uniform"
+GRIDS: Mapping[str, Callable[[int], tuple[float, ...]]] = {
+    UNIFORM: grids.uniform,
+    **{f"sway {s:g}": swayed(s) for s in (-1.0, -0.5)},
+    "EPSS": pruned,
+}

@@ -10,8 +10,9 @@ t latent frames · w windows, two a latent frame · m mel bands · n samples
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
+from itertools import groupby
 from typing import Literal
 
 import numpy as np
@@ -23,9 +24,9 @@ from diffrhythm.phonemes import segments, to_ids
 from diffrhythm.phonemes.inventory import is_vowel
 from diffrhythm.vae_config import HOP, SAMPLE_RATE
 from training import text
-from training.songs import compose, consonants_first, inventory, performance
+from training.songs import compose, consonants_first, inventory, performance, sung_frames
 from training.styles import STYLES, SYLLABLE_FRAMES
-from training.voice import MARKS
+from training.voice import MARKS, as_sung
 
 Sound = NDArray[np.float32]
 Floats = NDArray[np.float64]
@@ -49,13 +50,17 @@ CEPSTRUM = 10
 SLACK = 2
 # Of a song's mean level in its loudest band: below it, nothing is heard.
 _FLOOR = 1e-4
+# Added to the power in a band before its logarithm is taken: 70 dB below a sine of full scale.
+_QUIET = 1e-7
 
 # Of distances between sounds, dB below a sine of full scale: about the rustle of 16 bits after a loud song.
 HEARD_DB = -70.0
 RESOLUTIONS = (4096, 2048, 1024, 512, 128)
 
-# Of the spread within a style, added to every measure's own: what a recording or a decoder does to sound.
+# Added to every measure's own spread within a kind: what a recording or a decoder does to sound.
 _SHRINKAGE = 0.3
+# Of a phone, to be known by: the rarest are left out.
+FEWEST_FRAMES = 12
 
 
 # ---------------------------------------------------------------- spectra
@@ -144,21 +149,11 @@ def renditions(alignment: Alignment, style: str, *, seed: int, others: int = 4) 
 
     Each other line is one of those held out, of the same language, as long as the line it stands for or
     nearly so, and its first vowel comes when that line's does: nothing but the words tells them apart. Each
-    rendition has a melody of its own. It is vowels that tell most lines apart; misspelt asks about both.
+    rendition has a melody of its own. It is vowels that tell most lines apart.
     """
     rng = np.random.default_rng(seed)
     sung = [alignment, *_rivals(alignment, others, rng)]
     return np.stack([mel_power(performance(each, style, seed + i).voice) for i, each in enumerate(sung)])
-
-
-def misspelt(alignment: Alignment, style: str, *, seed: int, sounds: Sounds, others: int = 4) -> Floats:
-    """mel_power [1 + others, w, m] of the program's voice alone: these lyrics, and these with every vowel, or
-    every consonant, exchanged for another one of the song's; all to one melody.
-
-    Raises ValueError for lyrics with too few to exchange.
-    """
-    sung = [alignment, *_swaps(alignment, sounds, others, np.random.default_rng(seed))]
-    return np.stack([mel_power(performance(each, style, seed).voice) for each in sung])
 
 
 def line_distances(sound: Sound, alignment: Alignment, voices: Floats) -> Floats:
@@ -219,35 +214,6 @@ def _whole(alignment: Alignment) -> list[Placed]:
     return [each for each in alignment.placed if each.end - each.start > len(each.phones.phones)]
 
 
-def _swaps(alignment: Alignment, sounds: Sounds, others: int, rng: np.random.Generator) -> list[Alignment]:
-    """Alignments in which each of the song's vowels, or consonants, stands in the place of another.
-
-    Its ids stay: they only tell where lines are.
-    """
-    phones = {phone for placed in alignment.placed for phone in placed.phones.phones} - MARKS
-    pool = sorted(phone for phone in phones if is_vowel(phone) == (sounds == "vowels"))
-    if len(pool) <= others:
-        raise ValueError(f"{len(pool)} {sounds} cannot be exchanged in {others} ways: give more lines")
-    swapped = [_swapped(placed, pool, others, rng) for placed in alignment.placed]
-    return [replace(alignment, placed=placed) for placed in zip(*swapped, strict=True)]
-
-
-def _swapped(placed: Placed, pool: Sequence[str], others: int, rng: np.random.Generator) -> list[Placed]:
-    """A line in that many ways, no phone of the pool ever in its own place."""
-    order = [str(phone) for phone in rng.permutation(pool)]
-    shifts = rng.permutation(np.arange(1, len(order)))[:others]
-    exchanges = [dict(zip(order, order[shift:] + order[:shift], strict=True)) for shift in shifts]
-    return [
-        replace(
-            placed,
-            phones=replace(
-                placed.phones, phones=tuple(exchange.get(phone, phone) for phone in placed.phones.phones)
-            ),
-        )
-        for exchange in exchanges
-    ]
-
-
 def _rivals(alignment: Alignment, others: int, rng: np.random.Generator) -> list[Alignment]:
     """Alignments with every line replaced by another one."""
     chosen = [_rivals_of(placed, others, rng) for placed in alignment.placed]
@@ -288,23 +254,71 @@ def _around_first_vowel(phones: Sequence[str]) -> tuple[int, int]:
     return before, len(phones) - before
 
 
-# ---------------------------------------------------------------- is it of its style?
+# ---------------------------------------------------------------- what an ear hears
 
 
 @dataclass(frozen=True, slots=True)
 class Ear:
-    """Tells styles apart by the measures of a sound: linear discriminants.
+    """Tells kinds of sound apart by numbers measured on them: linear discriminants.
 
-    names: of the styles. weights [styles, 128] and bias [styles].
+    names: of the kinds. weights [names, measures] and bias [names].
     """
 
     names: tuple[str, ...]
     weights: Floats
     bias: Floats
 
-    def hear(self, sound: Sound) -> str:
+    def hear(self, measured: Floats) -> str:
+        """The kind that measures [k], or several of one sound [n, k], are most like."""
+        scores = np.atleast_2d(measured) @ self.weights.T + self.bias
+        return self.names[int(scores.sum(axis=0).argmax())]
+
+
+@dataclass(frozen=True, slots=True)
+class Ears:
+    """Ears for styles, and for which vowel and which consonant is sung."""
+
+    styles: Ear
+    vowels: Ear
+    consonants: Ear
+
+    def style(self, sound: Sound) -> str:
         """The style that a song [2, n] at 44.1 kHz sounds most like."""
-        return self.names[int((self.weights @ measures(sound) + self.bias).argmax())]
+        return self.styles.hear(measures(sound))
+
+    def phones(self, sound: Sound, alignment: Alignment, sounds: Sounds) -> float:
+        """The share of a song's vowels, or consonants, that are heard as what they should be."""
+        ear = self.vowels if sounds == "vowels" else self.consonants
+        frames = phone_measures(sound)
+        runs = [run for run in sung_runs(alignment, sounds) if run[0] in ear.names]
+        return float(np.mean([ear.hear(frames[span]) == phone for phone, span in runs]))
+
+
+def teach(songs: int, frames: int, through: Through = list) -> Ears:
+    """Ears taught by that many songs by program of each style, with training's words.
+
+    through: what these went through before they are heard. Taught by the songs themselves and not by what an
+    autoencoder returns of them, an ear for styles knew three in ten songs again behind one that makes them
+    noisier: it would judge the autoencoder, and not what is sampled.
+    """
+    styles: dict[str, list[Floats]] = {}
+    phones: dict[Sounds, dict[str, list[Floats]]] = {"vowels": {}, "consonants": {}}
+    for name in sorted(STYLES):
+        composed = [compose(seed, name, frames=frames) for seed in range(songs)]
+        sounds = through([song.audio for song in composed])
+        styles[name] = [measures(sound) for sound in sounds]
+        for song, sound in zip(composed, sounds, strict=True):
+            of_frames = phone_measures(sound)
+            for kind, groups in phones.items():
+                for phone, span in sung_runs(song.alignment, kind):
+                    groups.setdefault(phone, []).extend(of_frames[span])
+    return Ears(
+        discriminants(styles),
+        *(
+            discriminants({phone: each for phone, each in groups.items() if len(each) >= FEWEST_FRAMES})
+            for groups in phones.values()
+        ),
+    )
 
 
 def measures(sound: Sound) -> Floats:
@@ -313,27 +327,32 @@ def measures(sound: Sound) -> Floats:
     return words.measures(mono).astype(np.float64)
 
 
-def learn_styles(songs: int, frames: int, through: Through = list) -> Ear:
-    """An ear taught by that many songs by program of each style, with training's words.
-
-    through: what these went through before it hears them, such as an autoencoder.
-    """
-    names = tuple(sorted(STYLES))
-    groups = []
-    for name in names:
-        sounds = through([compose(seed, name, frames=frames).audio for seed in range(songs)])
-        groups.append(np.stack([measures(sound) for sound in sounds]))
-    return discriminants(names, groups)
+def phone_measures(sound: Sound) -> Floats:
+    """[t, 3 · CEPSTRUM] of a song [2, n]: cepstra at each latent frame's start, middle and end."""
+    shapes = cepstra(mel_power(audio.mono(sound)[0]) + _QUIET)
+    return np.concatenate([shapes[0::2], shapes[1::2], np.roll(shapes, -2, axis=0)[0::2]], axis=1)
 
 
-def discriminants(names: tuple[str, ...], groups: Sequence[Floats]) -> Ear:
-    """Fisher's, with one spread for all styles. groups: measures [songs, 128] of each."""
-    means = np.stack([group.mean(axis=0) for group in groups])
-    apart = np.concatenate([group - mean for group, mean in zip(groups, means, strict=True)])
+def sung_runs(alignment: Alignment, sounds: Sounds) -> list[tuple[str, slice]]:
+    """Each vowel, or consonant, of a song as it is sung, and its frames."""
+    runs = []
+    at = 0
+    for phone, same in groupby(sung_frames(alignment)):
+        length = len(list(same))
+        if phone is not None and phone not in MARKS and is_vowel(phone) == (sounds == "vowels"):
+            runs.append((as_sung(phone), slice(at, at + length)))
+        at += length
+    return runs
+
+
+def discriminants(groups: Mapping[str, Sequence[Floats]]) -> Ear:
+    """Fisher's, with one spread for all kinds. groups: measures [k] of several sounds of each."""
+    means = np.stack([np.mean(group, axis=0) for group in groups.values()])
+    apart = np.concatenate([group - mean for group, mean in zip(groups.values(), means, strict=True)])
     spread = apart.T @ apart / len(apart)
     within = spread + _SHRINKAGE**2 * np.eye(len(spread))
     weights = np.linalg.solve(within, means.T).T
-    return Ear(names, weights, -0.5 * np.einsum("sm,sm->s", weights, means))
+    return Ear(tuple(groups), weights, -0.5 * np.einsum("sm,sm->s", weights, means))
 
 
 # ---------------------------------------------------------------- how near are two sounds?

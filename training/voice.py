@@ -212,9 +212,14 @@ def parts_of(phone: str) -> Parts:
     return tuple(parts)
 
 
+def as_sung(phone: str) -> str:
+    """A phone without its length and tone, which are the melody's: "uaɪ↓" → uaɪ."""
+    return phone.translate(_TONES).replace("ː", "")
+
+
 def _symbols(phone: str) -> list[str]:
-    """ "uaɪ↓" → u a ɪ; "ts`ʰɹ→" → ts`ʰ ʅ. Length and tone are the melody's."""
-    plain = phone.translate(_TONES).replace("ː", "")
+    """ "uaɪ↓" → u a ɪ; "ts`ʰɹ→" → ts`ʰ ʅ."""
+    plain = as_sung(phone)
     if apical := _APICAL.fullmatch(plain):
         if apical["sibilant"]:
             return [apical["sibilant"], "ɿ"]

@@ -26,7 +26,8 @@ def test_every_preset_solver_precision_and_trick_is_judged_once() -> None:
     recipes = quality.recipes()
     assert len(set(recipes)) == len(recipes)
     assert {name for recipe in recipes for name in recipe.presets} == {*PRESETS, "auto"}
-    assert {recipe.sampler for recipe in recipes} == {*SOLVERS, "ab2"}
+    assert {recipe.sampler for recipe in recipes} == set(tricks.SOLVERS)
+    assert {recipe.grid for recipe in recipes} == set(tricks.GRIDS)
     assert {recipe.precision for recipe in recipes} == {"fp32", "bf16", "int8"}
     assert {recipe.trick for recipe in recipes} == set(tricks.TRICKS)
     assert len({recipe.name for recipe in recipes}) == len(recipes)
@@ -38,8 +39,8 @@ def test_other_solvers_take_as_many_passes_as_they_are_compared_at() -> None:
 
 
 def test_a_family_is_what_differs_in_steps_alone() -> None:
-    assert quality.family(Recipe(8, "ab2", sway=-0.5)) == quality.family(Recipe(16, "ab2", sway=-0.5))
-    assert quality.family(Recipe(8)) != quality.family(Recipe(8, sway=-0.5))
+    assert quality.family(Recipe(8, "ab2", "EPSS")) == quality.family(Recipe(16, "ab2", "EPSS"))
+    assert quality.family(Recipe(8)) != quality.family(Recipe(8, grid="EPSS"))
 
 
 def test_a_song_is_resumed_from_the_first_state_that_has_come_so_far() -> None:
@@ -61,14 +62,14 @@ def test_a_retry_that_is_no_thinner_leaves_the_grid_as_it_is() -> None:
 
 
 def early(t: float, mel_db: float, style: float) -> Early:
-    return Early(4, round(4 * t), t, Figures(0.0, mel_db, 0.5, style))
+    return Early(4, round(4 * t), t, Figures(0.0, mel_db, 0.4, 0.4, style))
 
 
 def test_estimates_are_good_from_where_they_stay_as_good_as_the_song() -> None:
     found = [early(0.25, 3, 0.75), early(0.5, 2, 0.25), early(0.75, 1, 0.75), early(1, 0, 0.75)]
     assert quality.near_from(found, 4, 2) == 0.5
     assert quality.good_from(found, 4, "style") == 0.75
-    assert quality.good_from(found, 4, "own_line") == 0.25
+    assert quality.good_from(found, 4, "vowels") == 0.25
 
 
 def test_songs_are_the_same_each_time_with_lines_that_a_reader_understands() -> None:
