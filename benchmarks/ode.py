@@ -1,0 +1,270 @@
+"""A pass and a whole song's ODE at the published size, against the published way of computing them.
+
+The reference is what the published code computes: fp32, 31 Euler steps, both passes of guidance in each. Its
+whole ODE is reckoned from a few measured steps. Each way runs in a process of its own; the reference's main
+operator, a product of 2048 x 2048 x 2048 in fp32, is timed before and after each, and tells how much slower
+the machine was meanwhile.
+
+Example: python -m benchmarks.ode --bundle full-size --precision int8 --json ode.json
+
+The bundle is made by benchmarks/full_size.py where it is not there yet: random weights of the published
+sizes, 5 GB. Errors are those of arithmetic alone, since random weights know nothing of solvers: both run the
+same grid, on fewer frames.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import resource
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import TypeVar, get_args
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from benchmarks import full_size, machine, nearness
+from diffrhythm import bundle, conditioning, sampling
+from diffrhythm.conditioning import Conditioning
+from diffrhythm.generate import seeded_noise
+from diffrhythm.precision import PRECISIONS, Precision
+from diffrhythm.presets import PRESETS, Preset
+from diffrhythm.sampling import State
+from diffrhythm.transformer import DiT
+
+SCHEMA = 1
+REFERENCE = PRESETS["reference"]
+# Of the reference's steps, those that are measured.
+MEASURED_STEPS = 3
+PROBED = 2048
+PROBES = 5
+# Operators that are listed one by one.
+LISTED = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How a song is sampled. measured: steps that are timed, of all."""
+
+    precision: Precision
+    preset: Preset
+    measured: int
+    threads: int
+
+
+@dataclass(frozen=True, slots=True)
+class Timed:
+    """What a way took. probe_s: see probe. operators: seconds of a pass in each, by name."""
+
+    load_s: float
+    step_s: list[float]
+    passes: int
+    steps: int
+    peak_rss_bytes: int
+    probe_s: float
+    operators: Mapping[str, float]
+
+    @property
+    def pass_s(self) -> float:
+        """Of one pass: the median step's share."""
+        return statistics.median(self.step_s) / (self.passes / self.steps)
+
+    @property
+    def ode_s(self) -> float:
+        """Of the whole grid: measured steps, and the median for each that was not."""
+        return sum(self.step_s) + statistics.median(self.step_s) * (self.steps - len(self.step_s))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--bundle", type=Path, required=True, help="folder of the bundle, made if absent")
+    parser.add_argument("--precision", choices=get_args(Precision), nargs="+", default=list(PRECISIONS))
+    parser.add_argument("--preset", choices=list(PRESETS), default="standard")
+    parser.add_argument("--frames", type=int, default=2048)
+    parser.add_argument("--error-frames", type=int, default=128, help="of songs whose latents are compared")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--json", type=Path, help="where to write all figures")
+    asked = parser.parse_args()
+    folder = asked.bundle.resolve()
+    if not (folder / bundle.ABOUT).is_file():
+        full_size.make(folder, torch.float32)
+    machine.header(f"The ODE at the published size, {asked.frames} frames, {asked.threads} threads")
+    preset = PRESETS[asked.preset]
+    reference = apart(timed, folder, Way("fp32", REFERENCE, MEASURED_STEPS, asked.threads), asked.frames)
+    ways = [Way(precision, preset, preset.steps, asked.threads) for precision in asked.precision]
+    found: dict[str, Timed] = {way.precision: apart(timed, folder, way, asked.frames) for way in ways}
+    exact = apart(latents, folder, Way("fp32", preset, preset.steps, asked.threads), asked.error_frames)
+    errors: dict[str, float] = {
+        way.precision: nearness.error(apart(latents, folder, way, asked.error_frames), exact) for way in ways
+    }
+    show(reference, found, errors)
+    if asked.json:
+        asked.json.write_text(as_json(vars(asked), reference, found, errors), encoding="utf-8")
+
+
+# ---------------------------------------------------------------- measuring
+
+
+T = TypeVar("T")
+
+
+def apart(job: Callable[[Path, Way, int], T], folder: Path, way: Way, frames: int) -> T:
+    """What the job gives, in a process of its own, so that its memory is its own too."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(job, folder, way, frames).result()
+
+
+def timed(folder: Path, way: Way, frames: int) -> Timed:
+    torch.set_num_threads(way.threads)
+    before = probe()
+    began = time.perf_counter()
+    model = bundle.load(str(folder)).open_transformer(way.precision)
+    load_s = time.perf_counter() - began
+    song = asked_song(model, frames)
+    run(model, song, way, 1)  # a process's first pass is slower: weights are read, kernels chosen
+    states, step_s = run(model, song, way, way.measured)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    operators = profiled(lambda: run(model, song, way, 1))
+    passes_a_step = states[-1].passes // len(states)
+    return Timed(
+        load_s,
+        step_s,
+        passes=passes_a_step * way.preset.steps,
+        steps=way.preset.steps,
+        peak_rss_bytes=peak,
+        probe_s=min(before, probe()),
+        operators={name: seconds / passes_a_step for name, seconds in operators.items()},
+    )
+
+
+def latents(folder: Path, way: Way, frames: int) -> Tensor:
+    """The finished latents of a song: [1, t, c]."""
+    torch.set_num_threads(way.threads)
+    model = bundle.load(str(folder)).open_transformer(way.precision)
+    return run(model, asked_song(model, frames), way, way.preset.steps)[0][-1].x_t
+
+
+def asked_song(model: DiT, frames: int) -> Conditioning:
+    """Lyrics and styles by a seed."""
+    generator = torch.Generator().manual_seed(1)
+    style, negative = F.normalize(torch.randn(2, model.config.style_dim, generator=generator), dim=-1)
+    ids = torch.randint(1, model.config.text_rows, (frames,), generator=generator)
+    return conditioning.build(
+        model, text_ids=ids, style=style, negative_style=negative, duration_frames=frames
+    )
+
+
+class Enough(Exception):
+    """As many steps as are measured are done."""
+
+
+def run(model: DiT, song: Conditioning, way: Way, steps: int) -> tuple[list[State], list[float]]:
+    """The states after the first steps of the way's grid, and the seconds of each."""
+    states: list[State] = []
+    moments = [time.perf_counter()]
+
+    def noted(state: State) -> None:
+        moments.append(time.perf_counter())
+        states.append(state)
+        if len(states) == steps:
+            raise Enough
+
+    with suppress(Enough):
+        sampling.sample(
+            model,
+            song,
+            seeded_noise(0, song.latent_shape[1]),
+            steps=way.preset.steps,
+            cfg=way.preset.cfg,
+            sampler=way.preset.sampler,
+            on_step=noted,
+        )
+    return states, [after - before for before, after in pairwise(moments)]
+
+
+def probe() -> float:
+    """Seconds of the reference's main operator, the least of several."""
+    a, b = torch.ones(PROBED, PROBED), torch.ones(PROBED, PROBED)
+    F.linear(a, b)
+    seconds = []
+    for _ in range(PROBES):
+        began = time.perf_counter()
+        F.linear(a, b)
+        seconds.append(time.perf_counter() - began)
+    return min(seconds)
+
+
+def profiled(work: Callable[[], object]) -> dict[str, float]:
+    """Seconds that each operator took for itself, the longest first."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        work()
+    times = {each.key: each.self_cpu_time_total / 1e6 for each in profile.key_averages()}
+    return dict(sorted(times.items(), key=lambda item: -item[1])[:LISTED])
+
+
+# ---------------------------------------------------------------- what is told
+
+
+def show(reference: Timed, found: Mapping[str, Timed], errors: Mapping[str, float]) -> None:
+    print("\n| way | load s | pass s | times faster | ODE s | times faster | peak GB | error | probe ms |")
+    print("|---|---|---|---|---|---|---|---|---|")
+    rows = {f"reference, fp32, {REFERENCE.steps} steps (reckoned)": reference, **found}
+    for name, each in rows.items():
+        by_pass, by_ode = times_faster(reference, each)
+        error = f"{errors[name]:.4f}" if name in errors else "–"
+        print(
+            f"| {name} | {each.load_s:.1f} | {each.pass_s:.2f} | {by_pass:.2f} | {each.ode_s:.0f} | "
+            f"{by_ode:.1f} | {each.peak_rss_bytes / 1e9:.1f} | {error} | {each.probe_s * 1e3:.0f} |"
+        )
+    for name, each in rows.items():
+        print(f"\n{name}, ms of a pass: {operators(each.operators)}")
+
+
+def times_faster(reference: Timed, each: Timed) -> tuple[float, float]:
+    """Of a pass and of the ODE, each reckoned to the same speed of the machine."""
+    slower = each.probe_s / reference.probe_s
+    return reference.pass_s / each.pass_s * slower, reference.ode_s / each.ode_s * slower
+
+
+def operators(seconds: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {1e3 * each:.0f}" for name, each in seconds.items())
+
+
+def as_json(
+    asked: Mapping[str, object],
+    reference: Timed,
+    found: Mapping[str, Timed],
+    errors: Mapping[str, float],
+) -> str:
+    """All figures; those of the fastest way at the top."""
+    best = min(found, key=lambda name: found[name].ode_s)
+    told = {
+        "schema": SCHEMA,
+        "way": best,
+        "reference_pass_s": reference.pass_s,
+        "pass_s": found[best].pass_s,
+        "reference_ode_s": reference.ode_s,
+        "reference_ode_is_extrapolated_from_steps": len(reference.step_s),
+        "ode_s": found[best].ode_s,
+        "peak_rss_bytes": found[best].peak_rss_bytes,
+        "latent_error": errors[best],
+        "asked": {name: asked[name] for name in ("preset", "frames", "error_frames", "threads")},
+        "reference": asdict(reference),
+        "ways": {name: asdict(each) | {"latent_error": errors[name]} for name, each in found.items()},
+    }
+    return json.dumps(told, indent=2)
+
+
+if __name__ == "__main__":
+    main()
