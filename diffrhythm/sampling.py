@@ -38,7 +38,8 @@ class State:
     """A run after `position` steps of its grid: all that is needed to go on.
 
     x_t: [b, t, c] float32. velocity: the last one evaluated, like x_t; zero before the first step. time_grid:
-    whole, as it now stands. passes: transformer passes so far. memory: the solver's.
+    whole, as it now stands. passes: transformer passes so far. memory: the solver's. sway: that the grid was
+    begun with, see grids.sway.
     """
 
     x_t: Tensor
@@ -48,6 +49,7 @@ class State:
     conditioning_hash: str
     passes: int = 0
     memory: solvers.Memory = field(default_factory=dict)
+    sway: float = 0.0
 
     @property
     def t(self) -> float:
@@ -67,7 +69,7 @@ class State:
     @property
     def density(self) -> float:
         """Steps that a whole grid would have at the pace of what is left."""
-        return grids.density(self.time_grid, self.position)
+        return grids.density(self.time_grid, self.position, self.sway)
 
     @property
     def latent_std(self) -> float:
@@ -90,7 +92,7 @@ class State:
     def thinned(self, density: float) -> State:
         """The same state with what is left of the grid as dense as that; itself where it is no denser."""
         if self.t < 1 and density < self.density - 1e-6:
-            return self.with_tail(grids.remaining(self.t, density))
+            return self.with_tail(grids.remaining(self.t, density, self.sway))
         return self
 
 
@@ -113,10 +115,10 @@ def sample(
 ) -> Tensor:
     """The song's latents: [b, t, c] float32.
 
-    noise: [b, t, c], x at t = 0. steps: solver steps, on the uniform grid or on `grid`; 0 gives the bare
-    noise. cfg: guidance w in p + (p - q) w, below 1e-5 one pass does. spans: frames to make new; the known
-    latent guides in all others, and there the result is the known latent, exactly. on_step: called after
-    every step, with a state that is finite. resume: goes on from that state, on its own grid.
+    noise: [b, t, c], x at t = 0. steps: solver steps, on the sampler's own grid or on `grid`; 0 gives the
+    bare noise. cfg: guidance w in p + (p - q) w, below 1e-5 one pass does. spans: frames to make new; the
+    known latent guides in all others, and there the result is the known latent, exactly. on_step: called
+    after every step, with a state that is finite. resume: goes on from that state, on its own grid.
 
     Raises RequestError for what cannot be sampled, CheckpointError for a state of another song,
     NotFiniteError and RunawayError at the step where x_t goes wrong, before on_step sees it.
@@ -125,7 +127,9 @@ def sample(
         raise RequestError(f"guidance {cfg}: cfg: give a number, such as 4")
     solver = solvers.named(sampler)
     asked = conditioning if spans is None else with_spans(conditioning, spans)
-    start = _start(asked, noise.float(), grids.uniform(steps) if grid is None else _points(grid, steps))
+    sway = solver.sway if grid is None else 0.0
+    time_grid = grids.sway(grids.uniform(steps), sway) if grid is None else _points(grid, steps)
+    start = _start(asked, noise.float(), time_grid, sway)
     state = start if resume is None else _resumed(resume, start)
     with torch.no_grad():
         while state.position < state.steps:
@@ -147,6 +151,7 @@ def save_state(path: Path, state: State) -> None:
         "time_grid": state.time_grid,
         "conditioning_hash": state.conditioning_hash,
         "passes": state.passes,
+        "sway": state.sway,
     }
     data = save(
         {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, {"state": json.dumps(about)}
@@ -178,7 +183,7 @@ def _points(grid: Sequence[float], steps: int) -> tuple[float, ...]:
     return points
 
 
-def _start(conditioning: Conditioning, noise: Tensor, time_grid: tuple[float, ...]) -> State:
+def _start(conditioning: Conditioning, noise: Tensor, time_grid: tuple[float, ...], sway: float) -> State:
     """The state before the first step."""
     shape = conditioning.latent_shape
     if noise.dim() != 3 or noise.shape[1:] != shape[1:] or shape[0] not in (1, noise.shape[0]):
@@ -186,7 +191,7 @@ def _start(conditioning: Conditioning, noise: Tensor, time_grid: tuple[float, ..
             f"noise of shape {list(noise.shape)}: sampling: this song takes {list(shape)}, or a batch of it"
         )
     x_0 = noise.to(conditioning.all_new.device)
-    return State(x_0, torch.zeros_like(x_0), 0, time_grid, conditioning.hash)
+    return State(x_0, torch.zeros_like(x_0), 0, time_grid, conditioning.hash, sway=sway)
 
 
 def _resumed(state: State, start: State) -> State:
@@ -261,6 +266,8 @@ def _state(about: dict[str, object], tensors: dict[str, Tensor]) -> State:
         raise TypeError("time grid or hash of another type")
     time_grid = tuple(float(point) for point in points)
     grids.check(time_grid)
+    sway = float(about.get("sway", 0.0))  # type: ignore[arg-type]  # a TypeError is what it should raise
+    grids.sway((), sway)
     if not 0 <= position < len(time_grid) or passes < 0:
         raise ValueError(f"position {position} in a grid of {len(time_grid)} points after {passes} passes")
     x_t, velocity = tensors.pop("x_t"), tensors.pop("velocity")
@@ -271,7 +278,7 @@ def _state(about: dict[str, object], tensors: dict[str, Tensor]) -> State:
     if not all(name.startswith(MEMORY) for name in tensors):
         raise ValueError(f"tensors of unknown names: {', '.join(tensors)}")
     memory = {name.removeprefix(MEMORY): tensor for name, tensor in tensors.items()}
-    return State(x_t, velocity, position, time_grid, conditioning_hash, passes, memory)
+    return State(x_t, velocity, position, time_grid, conditioning_hash, passes, memory, sway)
 
 
 def _is_sound(tensor: Tensor) -> bool:

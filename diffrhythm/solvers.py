@@ -33,11 +33,14 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Solver:
-    """An update rule. evaluations: of the velocity in one step. order: of the error, in steps."""
+    """An update rule. evaluations: of the velocity in one step. order: of the error, in steps. sway: of the
+    grid that suits it, see grids.sway.
+    """
 
     evaluations: int
     order: int
     step: Callable[[Velocity, Tensor, float, float, Memory], Step]
+    sway: float = 0.0
 
 
 def named(name: str) -> Solver:

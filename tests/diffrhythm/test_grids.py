@@ -66,6 +66,20 @@ def test_half_the_density_needs_about_half_the_steps(t: float, density: float) -
     assert half in (whole // 2, whole // 2 + 1)
 
 
+@given(st.floats(0, 1), st.sampled_from([-1.0, -0.5, 0.0, 1.0]))
+def test_a_sway_can_be_undone(t: float, s: float) -> None:
+    (moved,) = grids.sway((t,), s)
+    assert grids.sway((grids.unsway(moved, s),), s)[0] == pytest.approx(moved, abs=1e-12)
+
+
+@given(st.integers(1, 100), st.data())
+def test_what_remains_under_a_sway_is_the_rest_of_the_swayed_grid(steps: int, data: st.DataObject) -> None:
+    grid = grids.sway(grids.uniform(steps), -1)
+    position = data.draw(st.integers(0, steps - 1))
+    assert grids.remaining(grid[position], steps, -1) == pytest.approx(grid[position + 1 :], abs=1e-9)
+    assert grids.density(grid, position, -1) == pytest.approx(steps)
+
+
 @pytest.mark.parametrize(("t", "density"), [(1.0, 8), (-0.1, 8), (0.5, 0), (0.5, float("nan"))])
 def test_nothing_remains_of_an_impossible_place_or_density(t: float, density: float) -> None:
     with pytest.raises(RequestError, match="density"):
