@@ -34,11 +34,12 @@ from torch.nn import functional as F
 
 from benchmarks import full_size, machine, nearness
 from diffrhythm import bundle, conditioning, sampling
+from diffrhythm.compiled import Compiled
 from diffrhythm.conditioning import Conditioning
 from diffrhythm.generate import seeded_noise
 from diffrhythm.precision import PRECISIONS, Precision
 from diffrhythm.presets import PRESETS, Preset
-from diffrhythm.sampling import State
+from diffrhythm.sampling import Passes, State
 from diffrhythm.transformer import DiT
 
 SCHEMA = 1
@@ -53,9 +54,9 @@ LISTED = 12
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """How a song is sampled. measured: steps that are timed, of all."""
+    """How a song is sampled. precision: compiled; None: by torch in fp32. measured: steps that are timed."""
 
-    precision: Precision
+    precision: Precision | None
     preset: Preset
     measured: int
     threads: int
@@ -101,12 +102,13 @@ def main() -> None:
         full_size.make(folder, torch.float32)
     machine.header(f"The ODE at the published size, {asked.frames} frames, {asked.threads} threads")
     preset = PRESETS[asked.preset]
-    reference = apart(timed, folder, Way("fp32", REFERENCE, MEASURED_STEPS, asked.threads), asked.frames)
+    reference = apart(timed, folder, Way(None, REFERENCE, MEASURED_STEPS, asked.threads), asked.frames)
     ways = [Way(precision, preset, preset.steps, asked.threads) for precision in asked.precision]
-    found: dict[str, Timed] = {way.precision: apart(timed, folder, way, asked.frames) for way in ways}
-    exact = apart(latents, folder, Way("fp32", preset, preset.steps, asked.threads), asked.error_frames)
-    errors: dict[str, float] = {
-        way.precision: nearness.error(apart(latents, folder, way, asked.error_frames), exact) for way in ways
+    found = {str(way.precision): apart(timed, folder, way, asked.frames) for way in ways}
+    exact = apart(latents, folder, Way(None, preset, preset.steps, asked.threads), asked.error_frames)
+    errors = {
+        str(way.precision): nearness.error(apart(latents, folder, way, asked.error_frames), exact)
+        for way in ways
     }
     show(reference, found, errors)
     if asked.json:
@@ -129,13 +131,13 @@ def timed(folder: Path, way: Way, frames: int) -> Timed:
     torch.set_num_threads(way.threads)
     before = probe()
     began = time.perf_counter()
-    model = bundle.load(str(folder)).open_transformer(way.precision)
+    model, passes = opened(folder, way, frames)
     load_s = time.perf_counter() - began
     song = asked_song(model, frames)
-    run(model, song, way, 1)  # a process's first pass is slower: weights are read, kernels chosen
-    states, step_s = run(model, song, way, way.measured)
+    run(passes, song, way, 1)  # a process's first pass is slower: weights are read, kernels chosen
+    states, step_s = run(passes, song, way, way.measured)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    operators = profiled(lambda: run(model, song, way, 1))
+    operators = profiled(lambda: run(passes, song, way, 1))
     passes_a_step = states[-1].passes // len(states)
     return Timed(
         load_s,
@@ -151,8 +153,15 @@ def timed(folder: Path, way: Way, frames: int) -> Timed:
 def latents(folder: Path, way: Way, frames: int) -> Tensor:
     """The finished latents of a song: [1, t, c]."""
     torch.set_num_threads(way.threads)
-    model = bundle.load(str(folder)).open_transformer(way.precision)
-    return run(model, asked_song(model, frames), way, way.preset.steps)[0][-1].x_t
+    model, passes = opened(folder, way, frames)
+    return run(passes, asked_song(model, frames), way, way.preset.steps)[0][-1].x_t
+
+
+def opened(folder: Path, way: Way, frames: int) -> tuple[DiT, Passes]:
+    model = bundle.load(str(folder)).open_transformer()
+    if way.precision is None:
+        return model, model.float()
+    return model, Compiled(model, frames=frames, precision=way.precision, threads=way.threads)
 
 
 def asked_song(model: DiT, frames: int) -> Conditioning:
@@ -169,7 +178,7 @@ class Enough(Exception):
     """As many steps as are measured are done."""
 
 
-def run(model: DiT, song: Conditioning, way: Way, steps: int) -> tuple[list[State], list[float]]:
+def run(model: Passes, song: Conditioning, way: Way, steps: int) -> tuple[list[State], list[float]]:
     """The states after the first steps of the way's grid, and the seconds of each."""
     states: list[State] = []
     moments = [time.perf_counter()]

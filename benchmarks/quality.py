@@ -38,13 +38,14 @@ from benchmarks import machine, nearness, tricks
 from benchmarks.listening import lrc, round_trips
 from diffrhythm import bundle, conditioning, sampling, solvers, style, vae
 from diffrhythm.bundle import Bundle
+from diffrhythm.compiled import Compiled
 from diffrhythm.conditioning import Conditioning
 from diffrhythm.errors import DiffRhythmError
 from diffrhythm.generate import Request, inspect, seeded_noise
 from diffrhythm.lyrics import Alignment
 from diffrhythm.precision import Precision
 from diffrhythm.presets import PRESETS, auto
-from diffrhythm.sampling import State
+from diffrhythm.sampling import Passes, State
 from diffrhythm.transformer import DiT
 from diffrhythm.vae_config import HOP, SAMPLE_RATE
 from training import listening, text
@@ -258,8 +259,7 @@ class Studio:
     bundle: Bundle
     song: Song
     ears: listening.Ears
-    models: dict[Precision, DiT] = field(default_factory=dict)
-    conditionings: dict[Precision, Conditioning] = field(default_factory=dict)
+    lowered: dict[Precision, Passes] = field(default_factory=dict)
     finished: dict[Recipe, Made] = field(default_factory=dict)
     takes: dict[bytes, Take] = field(default_factory=dict)
 
@@ -267,27 +267,38 @@ class Studio:
     def decoder(self) -> vae.Coder:
         return self.bundle.open_vae().decoder
 
-    def model(self, precision: Precision) -> DiT:
-        if precision not in self.models:
-            self.models[precision] = self.bundle.open_transformer(precision)
-        return self.models[precision]
+    @cached_property
+    def model(self) -> DiT:
+        return self.bundle.open_transformer().float()
 
-    def conditioning(self, precision: Precision = "fp32") -> Conditioning:
-        """Of the song, by the model in that precision."""
-        if precision not in self.conditionings:
-            plan = inspect(self.bundle, self.song.request)
-            self.conditionings[precision] = conditioning.build(
-                self.model(precision),
-                text_ids=torch.from_numpy(plan.alignment.ids),
-                style=torch.from_numpy(style.embed(self.song.request.style or "", self.bundle)),
-                negative_style=torch.from_numpy(self.bundle.negative_style),
-                duration_frames=plan.frames,
+    def passes(self, precision: Precision) -> Passes:
+        """The model's in that precision: torch's own are the reference."""
+        if precision == "fp32":
+            return self.model
+        if precision not in self.lowered:
+            self.lowered[precision] = Compiled(
+                self.model,
+                frames=self.conditioning.latent_shape[1],
+                precision=precision,
+                threads=torch.get_num_threads(),
             )
-        return self.conditionings[precision]
+        return self.lowered[precision]
+
+    @cached_property
+    def conditioning(self) -> Conditioning:
+        """Of the song."""
+        plan = inspect(self.bundle, self.song.request)
+        return conditioning.build(
+            self.model,
+            text_ids=torch.from_numpy(plan.alignment.ids),
+            style=torch.from_numpy(style.embed(self.song.request.style or "", self.bundle)),
+            negative_style=torch.from_numpy(self.bundle.negative_style),
+            duration_frames=plan.frames,
+        )
 
     def noise(self, take: int = 0) -> Tensor:
         """x_0 of the song, or of another take of it: [1, t, c]."""
-        return seeded_noise(self.song.request.seed + 1000 * take, self.conditioning().latent_shape[1])
+        return seeded_noise(self.song.request.seed + 1000 * take, self.conditioning.latent_shape[1])
 
     def made(self, recipe: Recipe) -> Made:
         """The song by this recipe."""
@@ -317,7 +328,7 @@ class Studio:
 
 def cook(studio: Studio, recipe: Recipe) -> Made:
     """The song by this recipe, made anew: plain ones by the library's own sampling."""
-    studio.conditioning(recipe.precision)  # not a part of the time
+    studio.passes(recipe.precision), studio.conditioning  # not a part of the time
     began = time.process_time()  # several songs share the cores: wall time would tell of the others
     if recipe == Recipe(recipe.steps):
         states = run(studio, recipe.steps)
@@ -330,7 +341,7 @@ def cook(studio: Studio, recipe: Recipe) -> Made:
 
 def walked(studio: Studio, recipe: Recipe) -> tuple[Tensor, float]:
     """The song by this recipe, and its passes."""
-    song, model = studio.conditioning(recipe.precision), studio.model(recipe.precision)
+    song, model = studio.conditioning, studio.passes(recipe.precision)
     trick, solver = tricks.TRICKS[recipe.trick], tricks.SOLVERS[recipe.sampler]
     passes = tricks.Passes(model, song, trick.passes())
     grid = tricks.GRIDS[recipe.grid](recipe.steps)
@@ -342,8 +353,8 @@ def run(studio: Studio, steps: int, *, take: int = 0, resume: State | None = Non
     """The states after each step of the library's own plain sampling."""
     states: list[State] = []
     sampling.sample(
-        studio.model("fp32"),
-        studio.conditioning(),
+        studio.model,
+        studio.conditioning,
         studio.noise(take),
         steps=steps,
         cfg=CFG,

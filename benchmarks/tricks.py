@@ -13,19 +13,19 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from diffrhythm import grids, guidance, solvers
+from diffrhythm import grids, guidance, sampling, solvers
 from diffrhythm.conditioning import Conditioning
 from diffrhythm.solvers import Memory, Solver, Step, Velocity
 from diffrhythm.transformer import Constants, DiT, Modulation
 
 # A pass, and how much of one it cost: (model, x_t, modulation, constants) → (velocity [b, t, c], share).
-Pass = Callable[[DiT, Tensor, Modulation, Constants], tuple[Tensor, float]]
+Pass = Callable[[sampling.Passes, Tensor, Modulation, Constants], tuple[Tensor, float]]
 
 
 class Passes:
     """The two kinds of pass of one song. count: passes so far; one of a part of the blocks is that part."""
 
-    def __init__(self, model: DiT, song: Conditioning, run: Pass) -> None:
+    def __init__(self, model: sampling.Passes, song: Conditioning, run: Pass) -> None:
         self._model, self._song, self._run = model, song, run
         self.count = 0.0
 
@@ -96,7 +96,9 @@ def held(every: int, after: float = 0.0) -> Guide:
 # ---------------------------------------------------------------- fewer blocks in a pass
 
 
-def whole(model: DiT, x_t: Tensor, modulation: Modulation, constants: Constants) -> tuple[Tensor, float]:
+def whole(
+    model: sampling.Passes, x_t: Tensor, modulation: Modulation, constants: Constants
+) -> tuple[Tensor, float]:
     """Every block."""
     return model.velocity(x_t, modulation, constants), 1.0
 
@@ -118,7 +120,10 @@ def reusing(threshold: float) -> Pass:
     """
     kept: dict[int, _Kept] = {}
 
-    def run(model: DiT, x_t: Tensor, modulation: Modulation, constants: Constants) -> tuple[Tensor, float]:
+    def run(
+        model: sampling.Passes, x_t: Tensor, modulation: Modulation, constants: Constants
+    ) -> tuple[Tensor, float]:
+        assert isinstance(model, DiT)
         depth, kind = len(model.transformer_blocks), id(constants)
         first = _behind(model, 0, model.input_embed(x_t, constants.inputs + modulation.row), constants)
         before = kept.get(kind)

@@ -28,7 +28,6 @@ from diffrhythm.vae_config import HOP, SAMPLE_RATE, VaeConfig
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from diffrhythm.precision import Precision
     from diffrhythm.torchscript import ScriptedVae
     from diffrhythm.transformer import DiT
     from diffrhythm.vae import Vae
@@ -208,20 +207,24 @@ class Bundle:
         """What makes styles of texts and sounds where the bundle's encoder is "words". Raises BundleError."""
         return words.read(self.folder / STYLE)
 
-    def open_transformer(self, precision: Precision) -> DiT:
-        """The transformer in this arithmetic (precision.apply), its file mapped and read as it is used.
+    def open_transformer(self) -> DiT:
+        """The transformer, its file mapped and read as it is used.
 
-        A packed file (packed.py) is read and unpacked instead.
+        Weights of the blocks stay in the type that they are stored in (compiled.py takes any); for use by
+        torch, call its `float()`. All others are float32. A packed file (packed.py) is read and unpacked
+        instead.
         """
         import torch
 
-        from diffrhythm import precision as arithmetic
         from diffrhythm import transformer
 
         with torch.device("meta"):
             model = transformer.DiT(self.config)
         transformer.load_weights(model, self._tensors(TRANSFORMER))
-        return arithmetic.apply(model, precision)
+        for name, weight in model.named_parameters():
+            if not name.startswith(transformer.COMPILED):
+                weight.data = weight.data.float()
+        return model
 
     def open_vae(self) -> Vae | ScriptedVae:
         """The autoencoder in float32, its file mapped and read as it is used; a TorchScript is loaded.

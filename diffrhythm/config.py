@@ -87,6 +87,11 @@ class ModelConfig:
         return asdict(self)
 
     @property
+    def block_weights(self) -> int:
+        """Numbers in the matrices of all blocks."""
+        return self.depth * (4 + 3 * self.ff_mult) * self.dim**2
+
+    @property
     def head_dim(self) -> int:
         """Channels of one attention head."""
         return self.dim // HEADS

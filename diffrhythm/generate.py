@@ -29,7 +29,8 @@ from diffrhythm.events import Event, Phase
 from diffrhythm.lyrics import Alignment, Lyrics, align, parse_lrc
 from diffrhythm.phonemes import Language
 from diffrhythm.precision import Precision
-from diffrhythm.sampling import State
+from diffrhythm.sampling import Passes, State
+from diffrhythm.transformer import DiT
 from diffrhythm.vae_config import LATENT_CHANNELS, SAMPLE_RATE
 
 Compat = Literal["ours", "published"]
@@ -227,7 +228,11 @@ def inspect(bundle: Bundle, request: Request) -> Plan:
     for text_or_clip in (_asked_style(request), request.negative_style):
         if text_or_clip is not None:
             styles.check(text_or_clip, bundle)
-    precision = arithmetic.detect() if request.precision == "auto" else arithmetic.named(request.precision)
+    precision = (
+        arithmetic.detect(bundle.config)
+        if request.precision == "auto"
+        else arithmetic.named(request.precision)
+    )
     lines = parse_lrc(
         request.lyrics or "",
         source=request.lyrics_source,
@@ -357,7 +362,8 @@ def _sample(
 ) -> State:
     """The state at the end of the grid. The transformer lives no longer than this call."""
     progress.begin("load", note=f"{plan.precision} on {torch.get_num_threads()} threads")
-    model = bundle.open_transformer(plan.precision)
+    model = bundle.open_transformer()
+    passes = _passes(model, plan)
     progress.begin("sample")
     song = conditioning.build(
         model,
@@ -379,7 +385,7 @@ def _sample(
 
     progress.restart_clock()
     sampling.sample(
-        model,
+        passes,
         song,
         seeded_noise(request.seed, plan.frames),
         steps=request.steps,
@@ -392,6 +398,15 @@ def _sample(
     if last is None:
         raise AssertionError("a run of at least one step, or a resumed one, has a last state")
     return last
+
+
+def _passes(model: DiT, plan: Plan) -> Passes:
+    """The model as it suits the plan's arithmetic: torch's own where compiling takes longer than a song."""
+    if plan.precision == "fp32" and not arithmetic.is_large(model.config):
+        return model.float()
+    from diffrhythm.compiled import Compiled  # openvino takes a while to import
+
+    return Compiled(model, frames=plan.frames, precision=plan.precision, threads=torch.get_num_threads())
 
 
 def seeded_noise(seed: int, frames: int) -> torch.Tensor:

@@ -212,7 +212,7 @@ def _check(folder: Path) -> None:
             "get the published files again"
         )
     _ = made.negative_style
-    made.open_transformer("fp32")
+    made.open_transformer()
     made.open_vae()
 
 

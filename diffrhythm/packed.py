@@ -41,8 +41,16 @@ def pack(tensors: Mapping[str, Tensor], keep: Keep = lambda name, weight: False)
         elif keep(name, weight):
             packed[name] = weight.to(torch.float16).contiguous()
         else:
-            packed[name], packed[name + SCALE] = _quantise(weight)
+            packed[name], packed[name + SCALE] = quantise(weight)
     return packed
+
+
+def quantise(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Nearest steps of 1/127 of each row's largest number, and that step: int8 and float32 [rows]."""
+    scale = weight.flatten(1).abs().amax(dim=1) / _STEPS
+    # A row of zeros has no step; any makes zeros of it.
+    scale[scale == 0] = 1
+    return (weight / _by_row(scale, weight)).round().to(torch.int8).contiguous(), scale
 
 
 def unpack(tensors: dict[str, Tensor], source: Path) -> dict[str, Tensor]:
@@ -63,14 +71,6 @@ def unpack(tensors: dict[str, Tensor], source: Path) -> dict[str, Tensor]:
 
 def _is_large(weight: Tensor) -> bool:
     return weight.ndim > 1 and weight.numel() >= _LEAST_NUMBERS and weight[0].numel() >= _LEAST_ROW
-
-
-def _quantise(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Nearest steps of 1/127 of each row's largest number, and that step: int8 and float32 [rows]."""
-    scale = weight.flatten(1).abs().amax(dim=1) / _STEPS
-    # A row of zeros has no step; any makes zeros of it.
-    scale[scale == 0] = 1
-    return (weight / _by_row(scale, weight)).round().to(torch.int8).contiguous(), scale
 
 
 def _scale(tensors: Mapping[str, Tensor], name: str, source: Path) -> Tensor:

@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -20,7 +21,7 @@ from torch import Tensor
 from diffrhythm import files, grids, guidance, solvers
 from diffrhythm.conditioning import Conditioning, Span, in_spans, with_spans
 from diffrhythm.errors import CheckpointError, NotFiniteError, RequestError, RunawayError
-from diffrhythm.transformer import DiT
+from diffrhythm.transformer import Constants, Modulation
 
 # A latent on its way has a standard deviation near 1 (noise 1.0, training latents 0.95 to 1.02). Random
 # weights with guidance 4 reach 3.7, and guidance grows it about in proportion; a runaway grows without end,
@@ -96,12 +97,24 @@ class State:
         return self
 
 
+class Passes(Protocol):
+    """What computes velocities: a DiT, or what is compiled of one."""
+
+    def modulation(self, t: float | Tensor, scalars: Tensor) -> Modulation:
+        """See DiT.modulation."""
+        ...
+
+    def velocity(self, x_t: Tensor, modulation: Modulation, constants: Constants) -> Tensor:
+        """See DiT.velocity."""
+        ...
+
+
 # Called after every step; points that it gives replace what is left of the grid.
 OnStep = Callable[[State], Sequence[float] | None]
 
 
 def sample(
-    model: DiT,
+    model: Passes,
     conditioning: Conditioning,
     noise: Tensor,
     *,
@@ -213,7 +226,7 @@ def _resumed(state: State, start: State) -> State:
 
 
 def _advance(
-    model: DiT, conditioning: Conditioning, state: State, solver: solvers.Solver, cfg: float
+    model: Passes, conditioning: Conditioning, state: State, solver: solvers.Solver, cfg: float
 ) -> State:
     """The state one solver step later."""
 

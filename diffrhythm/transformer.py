@@ -7,8 +7,7 @@ One pass is `velocity(x_t, modulation, constants)`: `constants` hold what neithe
 and the null pass). The names of modules and weights are those of the published checkpoints without their
 `transformer.` prefix. Nothing here knows a solver.
 
-Weights of another dtype may stand in the blocks and the input convolution (precision.py). A norm gives the
-dtype of its gains, which is that of the weights behind it; the sum that runs through the blocks is float32.
+All of it calculates in float32. compiled.py has the same passes in other arithmetic, and faster.
 
 Source of the equations: DiffRhythm, arXiv 2503.01183; its text encoder and input follow F5-TTS, arXiv
 2410.06885, its blocks Llama, arXiv 2302.13971.
@@ -32,6 +31,8 @@ ROTARY_BASE = 10000.0
 # Sines and cosines of one scalar (time, start, duration), and the width of what is made of them.
 SINUSOID_DIM = 256
 SCALAR_DIM = 512
+# What the names begin with of weights that compiled.py takes over: nearly all of a pass, and of the memory.
+COMPILED = ("transformer_blocks.", "input_embed.conv_pos_embed.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +95,10 @@ class DiT(nn.Module):
             h = block(h, constants.rotary)
             if i < len(constants.fusion):
                 h = h + constants.fusion[i]
+        return self.velocity_behind(h, modulation)
+
+    def velocity_behind(self, h: Tensor, modulation: Modulation) -> Tensor:
+        """dx/dt of what leaves the last block: [b, t, d] → [b, t, c]."""
         v: Tensor = self.proj_out(self.norm_out(h, modulation.scale, modulation.shift))
         return v
 
@@ -118,7 +123,7 @@ class DiT(nn.Module):
 
     def fuse_text(self, text: Tensor) -> tuple[Tensor, ...]:
         """What the embedded text [b, t, 512] adds behind each of the first blocks: [b, t, d] each."""
-        return tuple(linear(text).to(self.block_dtype) for linear in self.text_fusion_linears)
+        return tuple(linear(text) for linear in self.text_fusion_linears)
 
     def rotary(self, frames: int) -> Rotary:
         """The rotary table of positions 0 … frames - 1."""
@@ -133,12 +138,6 @@ class DiT(nn.Module):
     def device(self) -> torch.device:
         """Where the weights are."""
         return self.proj_out.weight.device
-
-    @property
-    def block_dtype(self) -> torch.dtype:
-        """What the blocks calculate in: float32 (int8 weights included) or bfloat16."""
-        gains: Tensor = self.transformer_blocks[0].input_layernorm.weight  # type: ignore[union-attr,assignment]
-        return gains.dtype
 
 
 def load_weights(model: DiT, tensors: Mapping[str, Tensor]) -> None:
@@ -277,10 +276,14 @@ class InputEmbedding(nn.Module):
         self.conv_pos_embed = ConvPositions(config.dim)
 
     def forward(self, x_t: Tensor, rest: Tensor) -> Tensor:
-        """x_t [b, t, c] and the projection of all the rest [b, t, d] → [b, t, d] float32."""
-        h = F.linear(x_t, self._weights()[0]) + rest
+        """x_t [b, t, c] and the projection of all the rest [b, t, d] → [b, t, d]."""
+        h = self.projected(x_t, rest)
         out: Tensor = h + self.conv_pos_embed(h)
         return out
+
+    def projected(self, x_t: Tensor, rest: Tensor) -> Tensor:
+        """The same without the positions."""
+        return F.linear(x_t, self._weights()[0]) + rest
 
     def known_part(self, known: Tensor) -> Tensor:
         """The known latent's part of the projection: [b, t, c] → [b, t, d]."""
@@ -312,9 +315,8 @@ class ConvPositions(nn.Module):
         )
 
     def forward(self, h: Tensor) -> Tensor:
-        """[b, t, d] → [b, t, d] in the dtype of the weights."""
-        weight: Tensor = self.conv1d[0].weight  # type: ignore[assignment]
-        out: Tensor = self.conv1d(h.to(weight.dtype).transpose(1, 2)).transpose(1, 2)
+        """[b, t, d] → [b, t, d]."""
+        out: Tensor = self.conv1d(h.transpose(1, 2)).transpose(1, 2)
         return out
 
 
@@ -329,22 +331,22 @@ class Block(nn.Module):
         self.post_attention_layernorm = RMSNorm(config.dim)
 
     def forward(self, h: Tensor, rotary: Rotary) -> Tensor:
-        """[b, t, d] → [b, t, d], float32."""
+        """[b, t, d] → [b, t, d]."""
         h = h + self.self_attn(self.input_layernorm(h), rotary)
         out: Tensor = h + self.mlp(self.post_attention_layernorm(h))
         return out
 
 
 class RMSNorm(nn.Module):
-    """Root mean square norm in float32, given out in the dtype of its gains."""
+    """Root mean square norm."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.ones(dim))
 
     def forward(self, h: Tensor) -> Tensor:
-        """[b, t, d] float32 → [b, t, d]."""
-        return F.rms_norm(h, h.shape[-1:], self.weight.float(), NORM_EPS).to(self.weight.dtype)
+        """[b, t, d] → [b, t, d]."""
+        return F.rms_norm(h, h.shape[-1:], self.weight, NORM_EPS)
 
 
 class Attention(nn.Module):
@@ -380,7 +382,7 @@ def rotate(x: Tensor, rotary: Rotary) -> Tensor:
     """
     first, second = x.chunk(2, dim=-1)
     turned = torch.cat([-second, first], dim=-1)
-    return (x * rotary.cos + turned * rotary.sin).to(x.dtype)
+    return (x * rotary.cos + turned * rotary.sin).to(x.dtype)  # training may mix dtypes
 
 
 class GatedMLP(nn.Module):

@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from diffrhythm import bundle, packed
 from diffrhythm.bundle import ABOUT, NEGATIVE_STYLE, STYLE, TRANSFORMER, VAE, Bundle
 from diffrhythm.errors import BundleError, RequestError
+from diffrhythm.transformer import COMPILED
 
 
 @pytest.fixture
@@ -109,7 +110,7 @@ def test_weights_that_are_no_safetensors_are_refused_when_opened(folder: Path) -
         (folder / name).write_bytes(b"\xff" * (folder / name).stat().st_size)
     damaged = bundle.load(folder)
     with pytest.raises(BundleError, match=TRANSFORMER):
-        damaged.open_transformer("fp32")
+        damaged.open_transformer()
     with pytest.raises(BundleError, match=VAE):
         damaged.open_vae()
 
@@ -184,24 +185,34 @@ def store(folder: Path, name: str, tensors: dict[str, torch.Tensor]) -> None:
 
 
 def test_weights_are_mapped_from_the_file_and_not_copied(folder: Path) -> None:
-    store(folder, TRANSFORMER, dict(bundle.load(folder).open_transformer("fp32").state_dict()))
-    weights = bundle.load(folder).open_transformer("fp32").state_dict()["text_embed.text_embed.weight"]
+    store(folder, TRANSFORMER, dict(bundle.load(folder).open_transformer().state_dict()))
+    weights = bundle.load(folder).open_transformer().state_dict()["text_embed.text_embed.weight"]
     maps = Path(f"/proc/{os.getpid()}/maps").read_text().splitlines()
     file = str((folder / TRANSFORMER).resolve())
     spans = [[int(end, 16) for end in line.split()[0].split("-")] for line in maps if line.endswith(file)]
     assert any(start <= weights.data_ptr() < stop for start, stop in spans)
 
 
+def test_weights_stored_in_half_are_widened_where_torch_calculates_and_nowhere_else(folder: Path) -> None:
+    weights = bundle.load(folder).open_transformer().half().state_dict()
+    store(folder, TRANSFORMER, dict(weights))
+    opened = dict(bundle.load(folder).open_transformer().named_parameters())
+    assert {name for name, weight in opened.items() if weight.dtype == torch.float16} == {
+        name for name in opened if name.startswith(COMPILED)
+    }
+    assert opened["proj_out.weight"].dtype == torch.float32
+
+
 def test_packed_weights_are_opened_as_what_they_stand_for(folder: Path) -> None:
     plain = bundle.load(folder)
     weights = {
-        TRANSFORMER: dict(plain.open_transformer("fp32").state_dict()),
+        TRANSFORMER: dict(plain.open_transformer().state_dict()),
         VAE: dict(plain.open_vae().state_dict()),
     }
     for name in (TRANSFORMER, VAE):
         store(folder, name, packed.pack(weights[name]))
     opened = bundle.load(folder)
-    found = {TRANSFORMER: opened.open_transformer("fp32").state_dict(), VAE: opened.open_vae().state_dict()}
+    found = {TRANSFORMER: opened.open_transformer().state_dict(), VAE: opened.open_vae().state_dict()}
     for name, expected in weights.items():
         for key, weight in expected.items():
             assert found[name][key].dtype == torch.float32
@@ -209,15 +220,15 @@ def test_packed_weights_are_opened_as_what_they_stand_for(folder: Path) -> None:
 
 
 def test_weights_whose_packing_is_damaged_are_refused_when_opened(folder: Path) -> None:
-    tensors = packed.pack(dict(bundle.load(folder).open_transformer("fp32").state_dict()))
+    tensors = packed.pack(dict(bundle.load(folder).open_transformer().state_dict()))
     del tensors["proj_out.weight.scale"]
     store(folder, TRANSFORMER, tensors)
     with pytest.raises(BundleError, match=r"proj_out\.weight\.scale: .*dit\.safetensors"):
-        bundle.load(folder).open_transformer("fp32")
+        bundle.load(folder).open_transformer()
 
 
 def test_each_opening_gives_the_same_velocity(demo_bundle: Bundle) -> None:
-    first, second = (demo_bundle.open_transformer("fp32").state_dict() for _ in range(2))
+    first, second = (demo_bundle.open_transformer().state_dict() for _ in range(2))
     assert first.keys() == second.keys()
     assert all(torch.equal(first[key], second[key]) for key in first)
 

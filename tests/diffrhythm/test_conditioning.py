@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffrhythm import conditioning, precision
+from diffrhythm import conditioning
 from diffrhythm.conditioning import Conditioning
 from diffrhythm.config import ModelConfig
 from diffrhythm.errors import RequestError
@@ -62,11 +62,6 @@ def test_another_request_has_another_hash(change: dict[str, Any]) -> None:
 
 def test_another_model_has_another_hash() -> None:
     assert song(model(weight_seed=8)).hash != song().hash
-
-
-@pytest.mark.parametrize("name", precision.PRECISIONS)
-def test_the_hash_is_the_same_in_every_precision(name: str) -> None:
-    assert song(precision.apply(model(), name)).hash == song().hash
 
 
 def test_each_span_set_has_a_hash_of_its_own() -> None:

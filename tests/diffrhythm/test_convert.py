@@ -75,7 +75,7 @@ def refused(files: Files, models: Path, **other: Path) -> str:
 def test_published_files_become_a_bundle_that_opens_as_what_they_were(files: Files, once: Path) -> None:
     made = bundle.read(once / files.model.name)
     bundle.verify(made)
-    state = made.open_transformer("fp32").state_dict()
+    state = made.open_transformer().state_dict()
     wanted = published_files.weights()
     assert state.keys() == wanted.keys()
     # Exactly the float16 numbers that were published.

@@ -40,7 +40,7 @@ def test_the_bundle_is_of_the_training_program_of_today(demo_bundle: Bundle) -> 
 
 @pytest.mark.parametrize("name", [TRANSFORMER, VAE])
 def test_weights_are_stored_in_a_byte_each(demo_bundle: Bundle, name: str) -> None:
-    model = demo_bundle.open_transformer("fp32") if name == TRANSFORMER else demo_bundle.open_vae()
+    model = demo_bundle.open_transformer() if name == TRANSFORMER else demo_bundle.open_vae()
     numbers = sum(weight.numel() for weight in model.state_dict().values())  # type: ignore[union-attr]
     assert (DEMO / name).stat().st_size < 1.2 * numbers
 

@@ -53,7 +53,7 @@ def test_the_bundle_is_whole_and_opens(made: bundle.Bundle) -> None:
 
 
 def test_weights_are_packed_and_near_what_they_were(trained: Trained, made: bundle.Bundle) -> None:
-    found = made.open_transformer("fp32").state_dict()
+    found = made.open_transformer().state_dict()
     assert 0 < pack.error(trained.transformer, found) < 0.01
     size = (made.folder / bundle.TRANSFORMER).stat().st_size
     assert size < 1.5 * sum(weight.numel() for weight in trained.transformer.values())
@@ -61,7 +61,7 @@ def test_weights_are_packed_and_near_what_they_were(trained: Trained, made: bund
 
 def test_the_input_projection_keeps_eleven_bits(trained: Trained, made: bundle.Bundle) -> None:
     exact = trained.transformer[pack.UNLIKE_COLUMNS]
-    found = made.open_transformer("fp32").state_dict()[pack.UNLIKE_COLUMNS]
+    found = made.open_transformer().state_dict()[pack.UNLIKE_COLUMNS]
     assert (found - exact).abs().max() <= exact.abs().max() * 2**-11
 
 

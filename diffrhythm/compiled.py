@@ -1,0 +1,154 @@
+"""The transformer's passes as one graph, compiled by OpenVINO for the processor that it is on.
+
+The graph is transformer.py's from the convolutions of positions to the last block, for songs of one number of
+frames. What is before and behind it is small and stays torch's. OpenVINO picks the kernels: where a processor
+has no bfloat16 or no int8 products, they calculate in float32.
+
+t latent frames · d model width
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import openvino
+import torch
+from openvino import opset13 as ops
+from torch import Tensor, nn
+
+from diffrhythm import packed
+from diffrhythm.config import CONV_GROUPS, HEADS
+from diffrhythm.precision import Precision
+from diffrhythm.transformer import NORM_EPS, Block, Constants, ConvPositions, DiT, Modulation
+
+# Numbers of an activation's row that share a scale in int8.
+INT8_GROUP = 128
+
+# A node of the graph; openvino's own types say no more.
+Node = Any
+
+_FRAMES_BEFORE_HEADS = (0, 2, 1, 3)
+
+
+class Compiled:
+    """The passes of a transformer for songs of `frames` frames, one song at a time.
+
+    precision: fp32, bf16, or int8, where weights have a scale a row and inputs one for each INT8_GROUP
+    numbers, found as they come. threads: of the processor.
+    """
+
+    def __init__(self, model: DiT, *, frames: int, precision: Precision, threads: int) -> None:
+        self._model = model
+        self._passes = openvino.Core().compile_model(
+            graph(model, frames, precision),
+            "CPU",
+            {
+                "INFERENCE_PRECISION_HINT": "f32" if precision == "fp32" else "bf16",
+                "DYNAMIC_QUANTIZATION_GROUP_SIZE": INT8_GROUP if precision == "int8" else 0,
+                "INFERENCE_NUM_THREADS": threads,
+                "NUM_STREAMS": 1,
+                "PERFORMANCE_HINT": "LATENCY",
+            },
+        )
+        # By the identity of the constants, which are kept with them: a kind of pass each.
+        self._requests: dict[int, tuple[Constants, Any]] = {}
+
+    def modulation(self, t: float | Tensor, scalars: Tensor) -> Modulation:
+        """See DiT.modulation."""
+        return self._model.modulation(t, scalars)
+
+    def velocity(self, x_t: Tensor, modulation: Modulation, constants: Constants) -> Tensor:
+        """dx/dt at x_t: [1, t, c] float32. See DiT.velocity."""
+        h = self._model.input_embed.projected(x_t, constants.inputs + modulation.row)
+        found = self._request(constants).infer({0: h.contiguous().numpy()}, share_inputs=True)
+        behind = torch.from_numpy(next(iter(found.values())))
+        return self._model.velocity_behind(behind, modulation)
+
+    def _request(self, constants: Constants) -> Any:
+        """What runs this kind of pass: what the text adds is handed over once."""
+        if id(constants) not in self._requests:
+            request = self._passes.create_infer_request()
+            for i, text in enumerate(constants.fusion, 1):
+                request.set_input_tensor(i, openvino.Tensor(text.contiguous().numpy(), shared_memory=True))
+            self._requests[id(constants)] = constants, request
+        return self._requests[id(constants)][1]
+
+
+def graph(model: DiT, frames: int, precision: Precision) -> openvino.Model:
+    """Inputs: h behind the input's projection, then the fusion of each block that has one, [1, t, d] each.
+
+    Output: h behind the last block.
+    """
+    shape = [1, frames, model.config.dim]
+    h, *fusion = (ops.parameter(shape, np.float32) for _ in range(1 + model.config.fusion_layers))
+    rotary = model.rotary(frames)
+    cos, sin = (ops.constant(each.numpy()[None, None]) for each in (rotary.cos, rotary.sin))
+    out = ops.add(h, _positions(h, model.input_embed.conv_pos_embed))
+    for i, block in enumerate(model.transformer_blocks):
+        assert isinstance(block, Block)
+        out = _block(out, block, cos, sin, precision)
+        if i < len(fusion):
+            out = ops.add(out, fusion[i])
+    return openvino.Model([out], [h, *fusion], "passes")
+
+
+def _positions(h: Node, positions: ConvPositions) -> Node:
+    out = ops.transpose(h, np.array((0, 2, 1)))
+    for conv in positions.conv1d:
+        if isinstance(conv, nn.Conv1d):
+            width, inputs, taps = conv.weight.shape
+            kernel = _constant(conv.weight.reshape(CONV_GROUPS, width // CONV_GROUPS, inputs, taps))
+            ends = [taps // 2]
+            out = ops.group_convolution(out, kernel, [1], ends, ends, [1])
+            assert conv.bias is not None
+            out = ops.mish(ops.add(out, _constant(conv.bias[:, None])))
+    return ops.transpose(out, np.array((0, 2, 1)))
+
+
+def _block(h: Node, block: Block, cos: Node, sin: Node, precision: Precision) -> Node:
+    attention, mlp = block.self_attn, block.mlp
+    x = _norm(h, block.input_layernorm.weight)
+    heads = np.array((0, 0, HEADS, attention.head_dim))
+    q, k, v = (
+        ops.transpose(ops.reshape(_linear(x, linear, precision), heads, True), np.array(_FRAMES_BEFORE_HEADS))
+        for linear in (attention.q_proj, attention.k_proj, attention.v_proj)
+    )
+    y = ops.scaled_dot_product_attention(_rotate(q, cos, sin), _rotate(k, cos, sin), v)
+    y = ops.reshape(
+        ops.transpose(y, np.array(_FRAMES_BEFORE_HEADS)), np.array((0, 0, HEADS * attention.head_dim)), True
+    )
+    h = ops.add(h, _linear(y, attention.o_proj, precision))
+    x = _norm(h, block.post_attention_layernorm.weight)
+    gate = ops.swish(_linear(x, mlp.gate_proj, precision))
+    up = _linear(x, mlp.up_proj, precision)
+    return ops.add(h, _linear(ops.multiply(gate, up), mlp.down_proj, precision))
+
+
+def _norm(h: Node, gains: Tensor) -> Node:
+    power = ops.reduce_mean(ops.multiply(h, h), np.array([-1]), True)
+    return ops.multiply(ops.divide(h, ops.sqrt(ops.add(power, np.float32(NORM_EPS)))), _constant(gains))
+
+
+def _rotate(x: Node, cos: Node, sin: Node) -> Node:
+    first, second = ops.split(x, np.int64(-1), 2).outputs()
+    turned = ops.concat([ops.negative(second), first], -1)
+    return ops.add(ops.multiply(x, cos), ops.multiply(turned, sin))
+
+
+def _linear(x: Node, linear: nn.Linear, precision: Precision) -> Node:
+    if precision != "int8":
+        return ops.matmul(x, _constant(linear.weight), False, True)
+    steps, scale = packed.quantise(linear.weight.float())
+    return ops.matmul(x, ops.multiply(_constant(steps), _constant(scale[:, None])), False, True)
+
+
+def _constant(values: Tensor) -> Node:
+    """In float32, of what memory holds in its own type; mapped weights are not copied."""
+    values = values.detach().contiguous()
+    if values.dtype == torch.bfloat16:  # which numpy does not have
+        raw = values.view(torch.int16).numpy()
+        stored = ops.constant(openvino.Tensor(raw, values.shape, openvino.Type.bf16))
+    else:
+        stored = ops.constant(values.numpy(), shared_memory=True)
+    return stored if values.dtype == torch.float32 else ops.convert(stored, "f32")
