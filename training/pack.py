@@ -32,7 +32,7 @@ from training import style_encoder
 from training.styles import STYLES, SYLLABLE_FRAMES
 
 # Counted up with every bundle that is shipped.
-VERSION = "2"
+VERSION = "3"
 SHORTEST_S = 2.0
 # A third above the 30 s that it was trained on: further, the song falls apart.
 LONGEST_S = 40.0
@@ -143,7 +143,7 @@ Most weights are stored as int8 with a float32 scale for each row (`diffrhythm/p
 
 ## What it cannot do
 
-- Words are hard to make out, and the voice is a synthesiser's.
+- The voice is a synthesiser's, with a veil of noise about it: the autoencoder is small.
 - A style that is none of the {len(STYLES)} becomes the one, or the mixture, that its words are nearest to.
 - Songs of {SHORTEST_S:g} to {LONGEST_S:g} s; it was trained on 30 s, and is best there.
 
