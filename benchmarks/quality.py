@@ -44,7 +44,7 @@ from diffrhythm.errors import DiffRhythmError
 from diffrhythm.generate import Request, inspect, seeded_noise
 from diffrhythm.lyrics import Alignment
 from diffrhythm.precision import Precision
-from diffrhythm.presets import PRESETS, auto
+from diffrhythm.presets import PRESETS, Preset, auto
 from diffrhythm.sampling import Passes, State
 from diffrhythm.transformer import DiT
 from diffrhythm.vae_config import HOP, SAMPLE_RATE
@@ -57,19 +57,20 @@ REFERENCE_STEPS = 128
 # reference of its own, which takes as long as eight songs.
 CFG = PRESETS["standard"].cfg
 OTHER_CFGS = (0.0, 1.0, 2.0, 3.0)
-# What every way's time is compared with, and what is degraded.
-STANDARD_STEPS = 16
+# What every way's time is compared with.
+PLAIN_STEPS = 16
 EULER_STEPS = (4, 8, 16, 32, 64)
 FEW_STEPS = (8, 16)
 # Solvers of one evaluation a step; grids and steps that each is tried on.
 MULTISTEP = ("ab2", "dpm2")
-BENT_STEPS = (4, 6, 8, 12, 16, 24)
 BENT = "sway -1"
-OTHER_GRIDS = {"sway -0.5": (8, 16), "EPSS": (7, 12, 16)}
+BENT_STEPS = (4, 6, 7, 8, 10, 12, 16, 24, 28, 32, 64)
+OTHER_GRIDS = {"sway -0.5": (8, 12, 16, 24), "EPSS": (7, 12, 16)}
 # Passes of a guided song: solvers of several evaluations a step are compared with Euler at equal cost.
 EQUAL_PASSES = (32,)
-# Of the runs whose estimates are heard: every which step.
-EARLY_EVERY = {16: 1, 32: 4}
+# What is degraded; and the runs whose estimates are heard, every which step.
+DEGRADED_PRESET = PRESETS["standard"]
+EARLY_EVERY = {"standard": 1, "high": 4}
 EARLY_T = (0.3, 0.5, 0.7, 0.9)
 NEAR_DB = (2.0, 3.0, 4.0, 6.0)
 # Far from the seeds of the songs that a model was trained on. A song has a line for so many seconds.
@@ -145,8 +146,14 @@ class Recipe:
 
 
 def preset_recipes() -> dict[str, Recipe]:
-    named = {**PRESETS, "auto": auto()}
-    return {name: Recipe(p.steps, p.sampler, cfg=p.cfg) for name, p in named.items()}
+    return {name: preset_recipe(preset) for name, preset in {**PRESETS, "auto": auto()}.items()}
+
+
+def preset_recipe(preset: Preset) -> Recipe:
+    sway = solvers.named(preset.sampler).sway
+    if sway:
+        return Recipe(preset.steps, grid=f"sway {sway:g}", cfg=preset.cfg)
+    return Recipe(preset.steps, preset.sampler, cfg=preset.cfg)
 
 
 def recipes() -> list[Recipe]:
@@ -156,13 +163,14 @@ def recipes() -> list[Recipe]:
         *(Recipe(steps) for steps in EULER_STEPS),
         *equal_passes(),
         *(Recipe(steps, sampler) for sampler in MULTISTEP for steps in FEW_STEPS),
-        *(Recipe(steps, sampler, BENT) for sampler in ("euler", *MULTISTEP) for steps in BENT_STEPS),
+        *(Recipe(steps, grid=BENT) for steps in BENT_STEPS),
+        *(Recipe(steps, sampler, BENT) for sampler in MULTISTEP for steps in FEW_STEPS),
         *(Recipe(steps, grid=grid) for grid, each in OTHER_GRIDS.items() for steps in each),
         Recipe(REFERENCE_STEPS),
-        Recipe(STANDARD_STEPS, precision="bf16"),
-        Recipe(STANDARD_STEPS, precision="int8"),
-        *(Recipe(STANDARD_STEPS, trick=trick) for trick in tricks.TRICKS),
-        *(Recipe(steps, cfg=cfg) for cfg in OTHER_CFGS for steps in (STANDARD_STEPS, REFERENCE_STEPS)),
+        Recipe(PLAIN_STEPS, precision="bf16"),
+        Recipe(PLAIN_STEPS, precision="int8"),
+        *(Recipe(PLAIN_STEPS, trick=trick) for trick in tricks.TRICKS),
+        *(Recipe(steps, cfg=cfg) for cfg in OTHER_CFGS for steps in (PLAIN_STEPS, REFERENCE_STEPS)),
     ]
     return list(dict.fromkeys(asked))
 
@@ -330,8 +338,9 @@ def cook(studio: Studio, recipe: Recipe) -> Made:
     """The song by this recipe, made anew: plain ones by the library's own sampling."""
     studio.passes(recipe.precision), studio.conditioning  # not a part of the time
     began = time.process_time()  # several songs share the cores: wall time would tell of the others
-    if recipe == Recipe(recipe.steps):
-        states = run(studio, recipe.steps)
+    sampler = "sway" if recipe.grid == BENT else "euler"
+    if recipe == Recipe(recipe.steps, grid=recipe.grid) and recipe.grid in (tricks.UNIFORM, BENT):
+        states = run(studio, recipe.steps, sampler)
         latents, passes = states[-1].x_t, float(states[-1].passes)
     else:
         states = ()
@@ -349,8 +358,10 @@ def walked(studio: Studio, recipe: Recipe) -> tuple[Tensor, float]:
     return latents, passes.count
 
 
-def run(studio: Studio, steps: int, *, take: int = 0, resume: State | None = None) -> tuple[State, ...]:
-    """The states after each step of the library's own plain sampling."""
+def run(
+    studio: Studio, steps: int, sampler: str, *, take: int = 0, resume: State | None = None
+) -> tuple[State, ...]:
+    """The states after each step of the library's own sampling."""
     states: list[State] = []
     sampling.sample(
         studio.model,
@@ -358,6 +369,7 @@ def run(studio: Studio, steps: int, *, take: int = 0, resume: State | None = Non
         studio.noise(take),
         steps=steps,
         cfg=CFG,
+        sampler=sampler,
         on_step=states.append,
         resume=resume,
     )
@@ -393,9 +405,9 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Early:
-    """An estimate after a step of a run, against that run's own finished song."""
+    """An estimate after a step of a preset's run, against that run's own finished song."""
 
-    steps: int
+    preset: str
     step: int
     t: float
     figures: Figures
@@ -460,49 +472,50 @@ def judge(task: Task) -> Report:
         rows = list(judged(studio, task.recipes))
         if not task.is_whole:
             return Report(rows, [], [])
-        early = [point for steps in EARLY_EVERY for point in estimates(studio, steps)]
+        early = [point for name in EARLY_EVERY for point in estimates(studio, name)]
         return Report(rows, early, list(degradations(studio)))
 
 
 def judged(studio: Studio, recipes: Sequence[Recipe]) -> Iterator[Row]:
-    for sampler in solvers.SOLVERS:  # a process's first pass is slower, and so are imports
+    for sampler in tricks.SOLVERS:  # a process's first pass is slower, and so are imports
         cook(studio, Recipe(1, sampler))
-    standard_s = studio.made(Recipe(STANDARD_STEPS)).cpu_s
+    standard_s = studio.made(Recipe(PLAIN_STEPS)).cpu_s
     for recipe in recipes:
         made = studio.made(recipe)
         heard = figures(studio.take(made.latents), studio.reference(recipe.cfg))
         yield Row(recipe, 1, made.passes, made.cpu_s / standard_s, heard)
 
 
-def estimates(studio: Studio, steps: int) -> Iterator[Early]:
-    """Of a plain run of so many steps; see EARLY_EVERY."""
-    states = studio.made(Recipe(steps)).states
+def estimates(studio: Studio, preset: str) -> Iterator[Early]:
+    """Of the preset's run; see EARLY_EVERY."""
+    states = studio.made(preset_recipes()[preset]).states
     finished = studio.take(states[-1].x_t)
-    every = EARLY_EVERY[steps]
+    every = EARLY_EVERY[preset]
     for state in states[every - 1 :: every]:
-        yield Early(steps, state.step, state.t, figures(studio.take(state.estimate()), finished))
+        yield Early(preset, state.step, state.t, figures(studio.take(state.estimate()), finished))
 
 
 def degradations(studio: Studio) -> Iterator[Degraded]:
-    """What a song in 16 steps becomes when its attempts end early; and yardsticks: another take, noise."""
+    """What a standard song becomes when its attempts end early; and yardsticks: another take, noise."""
     for how, steps, latents in degraded_songs(studio):
         yield Degraded(how, steps, figures(studio.take(latents), studio.reference()))
 
 
 def degraded_songs(studio: Studio) -> Iterator[tuple[str, int, Tensor]]:
     """How, in how many steps that count for it, and the latents."""
-    whole = studio.made(Recipe(STANDARD_STEPS)).states
-    half, quarter = STANDARD_STEPS // 2, STANDARD_STEPS // 4
-    yield f"{STANDARD_STEPS} steps, as asked", STANDARD_STEPS, whole[-1].x_t
-    for steps in (half, quarter):
-        yield f"begun again with {steps} steps", steps, studio.made(Recipe(steps)).latents
-    for t, density in product((0.5, 0.25), (half, quarter)):
+    steps, sampler = DEGRADED_PRESET.steps, DEGRADED_PRESET.sampler
+    whole = studio.made(preset_recipe(DEGRADED_PRESET)).states
+    fewer = (steps // 2, max(4, steps // 4))  # as the runner halves them (runner/verdict.py)
+    yield f"{steps} steps, as asked", steps, whole[-1].x_t
+    for density in fewer:
+        yield f"begun again with {density} steps", density, run(studio, density, sampler)[-1].x_t
+    for t, density in product((0.5, 0.25), fewer):
         # As a retry of this density resumes it (runner/worker.py).
-        last = run(studio, STANDARD_STEPS, resume=checkpoint(whole, t).thinned(density))[-1]
-        yield f"resumed at t = {t:g}, on as if in {density} steps", last.step, last.x_t
+        last = run(studio, steps, sampler, resume=checkpoint(whole, t).thinned(density))[-1]
+        yield f"resumed at t = {t:g} or later, on as if in {density} steps", last.step, last.x_t
     for state in (checkpoint(whole, t) for t in EARLY_T):
-        yield f"estimate at t = {state.t:g}", state.step, state.estimate()
-    yield "another seed, as asked", STANDARD_STEPS, run(studio, STANDARD_STEPS, take=1)[-1].x_t
+        yield f"estimate at t = {state.t:.2f}", state.step, state.estimate()
+    yield "another seed, as asked", steps, run(studio, steps, sampler, take=1)[-1].x_t
     yield "bare noise", 0, studio.noise()
 
 
@@ -561,7 +574,7 @@ def show_rows(rows: Sequence[Row]) -> None:
         f"\n## Ways to make a song, against {REFERENCE_STEPS} Euler steps in fp32 of the same guidance\n\n"
         f"cfg {CFG:g} unless said. Of benchmarks/tricks.py: ab2, dpm2, EPSS, guided in, held, reused.\n"
     )
-    print(heading("way", "presets", "songs", "passes", *MEASURES, f"CPU time / euler {STANDARD_STEPS}"))
+    print(heading("way", "presets", "songs", "passes", *MEASURES, f"CPU time / euler {PLAIN_STEPS}"))
     for row in rows:
         presets = ", ".join(row.recipe.presets)
         cells = (row.recipe.name, presets, f"{row.songs}", f"{row.passes:.4g}")
@@ -572,28 +585,28 @@ def show_early(early: Sequence[Early], rows: Sequence[Row]) -> None:
     print("\n## Where an early estimate is worth hearing: against the finished song of the same run\n")
     print(heading("run", "step", "t", *MEASURES))
     for each in early:
-        print(line(f"{each.steps}", f"{each.step}", f"{each.t:.3f}", *measured(each.figures)))
-    preview = next(row.figures.mel_db for row in rows if row.recipe == Recipe(min(EULER_STEPS)))
+        print(line(each.preset, f"{each.step}", f"{each.t:.3f}", *measured(each.figures)))
+    rough = next(row.figures.mel_db for row in rows if row.recipe == Recipe(min(EULER_STEPS)))
     print("\nFrom which t on an estimate is\n")
-    print(heading("", *(f"run of {steps}" for steps in EARLY_EVERY)))
-    for name, limit in (*((f"within {db:g} dB", db) for db in NEAR_DB), (PREVIEW.format(preview), preview)):
-        print(line(name, *(shown(near_from(early, steps, limit)) for steps in EARLY_EVERY)))
+    print(heading("", *EARLY_EVERY))
+    for name, limit in (*((f"within {db:g} dB", db) for db in NEAR_DB), (ROUGH.format(rough), rough)):
+        print(line(name, *(shown(near_from(early, preset, limit)) for preset in EARLY_EVERY)))
     for name, measure in (("of its style as often as the finished songs", "style"), (VOWELS, "vowels")):
-        print(line(name, *(shown(good_from(early, steps, measure)) for steps in EARLY_EVERY)))
+        print(line(name, *(shown(good_from(early, preset, measure)) for preset in EARLY_EVERY)))
 
 
-PREVIEW = "within {:.2f} dB, as a song in 4 steps is of that in 128"
+ROUGH = "within {:.2f} dB, as a song in 4 plain steps is of that in 128"
 VOWELS = "of vowels heard as often as the finished songs, or 5 % less often"
 
 
-def near_from(early: Sequence[Early], steps: int, limit: float) -> float | None:
-    """From which t on the estimates of the run of so many steps are within the limit, decibels."""
-    return nearness.near_from([(e.t, e.figures.mel_db) for e in early if e.steps == steps], limit)
+def near_from(early: Sequence[Early], preset: str, limit: float) -> float | None:
+    """From which t on the estimates of the preset's run are within the limit, decibels."""
+    return nearness.near_from([(e.t, e.figures.mel_db) for e in early if e.preset == preset], limit)
 
 
-def good_from(early: Sequence[Early], steps: int, measure: str) -> float | None:
+def good_from(early: Sequence[Early], preset: str, measure: str) -> float | None:
     """From which t on they reach the finished songs in a measure that is a share."""
-    shares = [(e.t, getattr(e.figures, measure)) for e in early if e.steps == steps]
+    shares = [(e.t, getattr(e.figures, measure)) for e in early if e.preset == preset]
     finished = shares[-1][1]
     return nearness.near_from([(t, finished - share) for t, share in shares], 0.05)
 

@@ -27,11 +27,11 @@ class Preset:
 PRESETS = {
     preset.name: preset
     for preset in (
-        Preset("preview", 4, PUBLISHED_CFG, "euler", "4 steps, to hear whether style and lyrics fit"),
-        Preset("draft", 8, PUBLISHED_CFG, "euler", "8 steps, rough"),
-        Preset("standard", 16, PUBLISHED_CFG, "euler", "16 steps, half of the published run"),
-        Preset("high", 32, PUBLISHED_CFG, "euler", "32 steps, one more than the published run"),
-        Preset("max", 64, PUBLISHED_CFG, "euler", "64 steps, twice the published run"),
+        Preset("preview", 4, PUBLISHED_CFG, "sway", "4 steps, to hear whether style and lyrics fit"),
+        Preset("draft", 7, PUBLISHED_CFG, "sway", "7 steps, rough: as good as 8 plain ones"),
+        Preset("standard", 12, PUBLISHED_CFG, "sway", "12 steps, as good as 16 plain ones"),
+        Preset("high", 28, PUBLISHED_CFG, "sway", "28 steps, as good as 32 plain ones"),
+        Preset("max", 64, PUBLISHED_CFG, "sway", "64 steps, twice the published run"),
         Preset("reference", 31, PUBLISHED_CFG, "euler", "exactly the published run: 32 points, 31 steps"),
     )
 }

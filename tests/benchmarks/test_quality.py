@@ -62,14 +62,14 @@ def test_a_retry_that_is_no_thinner_leaves_the_grid_as_it_is() -> None:
 
 
 def early(t: float, mel_db: float, style: float) -> Early:
-    return Early(4, round(4 * t), t, Figures(0.0, mel_db, 0.4, 0.4, style))
+    return Early("draft", round(4 * t), t, Figures(0.0, mel_db, 0.4, 0.4, style))
 
 
 def test_estimates_are_good_from_where_they_stay_as_good_as_the_song() -> None:
     found = [early(0.25, 3, 0.75), early(0.5, 2, 0.25), early(0.75, 1, 0.75), early(1, 0, 0.75)]
-    assert quality.near_from(found, 4, 2) == 0.5
-    assert quality.good_from(found, 4, "style") == 0.75
-    assert quality.good_from(found, 4, "vowels") == 0.25
+    assert quality.near_from(found, "draft", 2) == 0.5
+    assert quality.good_from(found, "draft", "style") == 0.75
+    assert quality.good_from(found, "draft", "vowels") == 0.25
 
 
 def test_songs_are_the_same_each_time_with_lines_that_a_reader_understands() -> None:

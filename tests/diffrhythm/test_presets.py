@@ -7,11 +7,18 @@ import pytest
 
 from diffrhythm.errors import RequestError
 from diffrhythm.presets import PRESETS, auto, preset
+from diffrhythm.solvers import SOLVERS
 
 
-def test_each_better_preset_doubles_the_steps() -> None:
-    names = ["preview", "draft", "standard", "high", "max"]
-    assert [preset(name).steps for name in names] == [4, 8, 16, 32, 64]
+def test_each_better_preset_takes_more_steps_and_no_more_than_the_plain_ones_it_stands_for() -> None:
+    plain = {"preview": 4, "draft": 8, "standard": 16, "high": 32, "max": 64}
+    steps = [preset(name).steps for name in plain]
+    assert steps == sorted(set(steps))
+    assert all(preset(name).steps <= most for name, most in plain.items())
+
+
+def test_every_preset_names_a_sampler() -> None:
+    assert {preset.sampler for preset in PRESETS.values()} <= SOLVERS.keys()
 
 
 def test_the_reference_is_the_published_run_of_32_points() -> None:

@@ -101,6 +101,14 @@ def test_a_resume_on_a_thinner_tail_walks_the_tail() -> None:
     assert golden.distance(run(resume=thinned), by_hand) < golden.ONE_PASS
 
 
+def test_a_swaying_sampler_has_most_of_its_steps_near_the_noise() -> None:
+    states = states_of(sampler="sway")
+    assert [state.t for state in states] == pytest.approx(grids.sway(grids.uniform(6), -1)[1:])
+    assert [state.density for state in states] == pytest.approx([6] * 6)
+    assert [len(state.thinned(3).time_grid) - 1 - state.step for state in states[:-1]] == [3, 2, 2, 1, 1]
+    assert states[1].thinned(6) is states[1]
+
+
 def test_points_that_on_step_gives_replace_the_rest_of_the_grid() -> None:
     seen: list[float] = []
 
@@ -120,7 +128,7 @@ def test_points_that_are_no_tail_are_refused(tail: tuple[float, ...]) -> None:
 
 
 def test_passes_count_both_kinds_and_every_evaluation() -> None:
-    assert [states_of(sampler=sampler)[-1].passes for sampler in SOLVERS] == [12, 24, 24, 48]
+    assert [states_of(sampler=sampler)[-1].passes for sampler in SOLVERS] == [12, 12, 24, 24, 48]
     assert states_of(cfg=0.0)[-1].passes == 6
 
 

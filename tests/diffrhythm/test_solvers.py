@@ -12,7 +12,7 @@ from diffrhythm.solvers import SOLVERS, Velocity
 
 X_0 = torch.tensor([[[1.0, -2.0]]])
 # torchdiffeq's names of our solvers.
-METHODS = {"euler": "euler", "midpoint": "midpoint", "heun": "heun2", "rk4": "rk4"}
+METHODS = {"euler": "euler", "sway": "euler", "midpoint": "midpoint", "heun": "heun2", "rk4": "rk4"}
 
 
 def integrate(name: str, velocity: Velocity, x: Tensor, steps: int) -> Tensor:
@@ -64,5 +64,5 @@ def test_a_step_evaluates_as_often_as_it_says_and_gives_the_last_velocity(name: 
 
 
 def test_an_unknown_sampler_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(RequestError, match=r"'eular'.*euler, midpoint, heun, rk4"):
+    with pytest.raises(RequestError, match=r"'eular'.*euler, sway, midpoint, heun, rk4"):
         solvers.named("eular")

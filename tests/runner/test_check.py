@@ -76,7 +76,7 @@ def test_answers_come_in_order_with_everything_decided() -> None:
     assert (plain.song, asked.song) == ("night/plain", "night/asked")
     assert (asked.steps, asked.cfg, asked.precision, asked.duration) == (5, 2.0, "fp32", 4.0)
     assert plain.steps > 0
-    assert plain.choice.startswith("16 steps, guidance 3 (preset auto: standard, ")
+    assert plain.choice.startswith("12 steps, guidance 3 (preset auto: standard, ")
     assert plain.demo
     assert len(plain.model_hash) >= 8
     assert plain.model_hash == asked.model_hash
