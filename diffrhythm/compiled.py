@@ -1,8 +1,7 @@
 """The transformer's passes as one graph, compiled by OpenVINO for the processor that it is on.
 
 The graph is transformer.py's from the convolutions of positions to the last block, for songs of one number of
-frames. What is before and behind it is small and stays torch's. OpenVINO picks the kernels: where a processor
-has no bfloat16 or no int8 products, they calculate in float32.
+frames. What is before and behind it is small and stays torch's.
 
 t latent frames · d model width
 """
@@ -17,16 +16,11 @@ import torch
 from openvino import opset13 as ops
 from torch import Tensor, nn
 
-from diffrhythm import packed
+from diffrhythm import graphs, packed
 from diffrhythm.config import CONV_GROUPS, HEADS
+from diffrhythm.graphs import Node
 from diffrhythm.precision import Precision
 from diffrhythm.transformer import NORM_EPS, Block, Constants, ConvPositions, DiT, Modulation
-
-# Numbers of an activation's row that share a scale in int8.
-INT8_GROUP = 128
-
-# A node of the graph; openvino's own types say no more.
-Node = Any
 
 _FRAMES_BEFORE_HEADS = (0, 2, 1, 3)
 
@@ -34,23 +28,13 @@ _FRAMES_BEFORE_HEADS = (0, 2, 1, 3)
 class Compiled:
     """The passes of a transformer for songs of `frames` frames, one song at a time.
 
-    precision: fp32, bf16, or int8, where weights have a scale a row and inputs one for each INT8_GROUP
-    numbers, found as they come. threads: of the processor.
+    precision: fp32, bf16, or int8, where weights have a scale a row and inputs one for each group of
+    graphs.INT8_GROUP numbers, found as they come. threads: of the processor.
     """
 
     def __init__(self, model: DiT, *, frames: int, precision: Precision, threads: int) -> None:
         self._model = model
-        self._passes = openvino.Core().compile_model(
-            graph(model, frames, precision),
-            "CPU",
-            {
-                "INFERENCE_PRECISION_HINT": "f32" if precision == "fp32" else "bf16",
-                "DYNAMIC_QUANTIZATION_GROUP_SIZE": INT8_GROUP if precision == "int8" else 0,
-                "INFERENCE_NUM_THREADS": threads,
-                "NUM_STREAMS": 1,
-                "PERFORMANCE_HINT": "LATENCY",
-            },
-        )
+        self._passes = graphs.compiled(graph(model, frames, precision), precision=precision, threads=threads)
         # By the identity of the constants, which are kept with them: a kind of pass each.
         self._requests: dict[int, tuple[Constants, Any]] = {}
 
@@ -98,11 +82,11 @@ def _positions(h: Node, positions: ConvPositions) -> Node:
     for conv in positions.conv1d:
         if isinstance(conv, nn.Conv1d):
             width, inputs, taps = conv.weight.shape
-            kernel = _constant(conv.weight.reshape(CONV_GROUPS, width // CONV_GROUPS, inputs, taps))
+            kernel = graphs.constant(conv.weight.reshape(CONV_GROUPS, width // CONV_GROUPS, inputs, taps))
             ends = [taps // 2]
             out = ops.group_convolution(out, kernel, [1], ends, ends, [1])
             assert conv.bias is not None
-            out = ops.mish(ops.add(out, _constant(conv.bias[:, None])))
+            out = ops.mish(ops.add(out, graphs.constant(conv.bias[:, None])))
     return ops.transpose(out, np.array((0, 2, 1)))
 
 
@@ -127,7 +111,7 @@ def _block(h: Node, block: Block, cos: Node, sin: Node, precision: Precision) ->
 
 def _norm(h: Node, gains: Tensor) -> Node:
     power = ops.reduce_mean(ops.multiply(h, h), np.array([-1]), True)
-    return ops.multiply(ops.divide(h, ops.sqrt(ops.add(power, np.float32(NORM_EPS)))), _constant(gains))
+    return ops.multiply(ops.divide(h, ops.sqrt(ops.add(power, np.float32(NORM_EPS)))), graphs.constant(gains))
 
 
 def _rotate(x: Node, cos: Node, sin: Node) -> Node:
@@ -138,17 +122,6 @@ def _rotate(x: Node, cos: Node, sin: Node) -> Node:
 
 def _linear(x: Node, linear: nn.Linear, precision: Precision) -> Node:
     if precision != "int8":
-        return ops.matmul(x, _constant(linear.weight), False, True)
+        return ops.matmul(x, graphs.constant(linear.weight), False, True)
     steps, scale = packed.quantise(linear.weight.float())
-    return ops.matmul(x, ops.multiply(_constant(steps), _constant(scale[:, None])), False, True)
-
-
-def _constant(values: Tensor) -> Node:
-    """In float32, of what memory holds in its own type; mapped weights are not copied."""
-    values = values.detach().contiguous()
-    if values.dtype == torch.bfloat16:  # which numpy does not have
-        raw = values.view(torch.int16).numpy()
-        stored = ops.constant(openvino.Tensor(raw, values.shape, openvino.Type.bf16))
-    else:
-        stored = ops.constant(values.numpy(), shared_memory=True)
-    return stored if values.dtype == torch.float32 else ops.convert(stored, "f32")
+    return ops.matmul(x, ops.multiply(graphs.constant(steps), graphs.constant(scale[:, None])), False, True)

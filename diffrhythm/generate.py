@@ -434,7 +434,7 @@ def _finish(
     with torch.inference_mode():
         decoded = vae.decode(
             latents,
-            bundle.open_vae().decoder,
+            _decoder(bundle, min(chunk_frames, latents.shape[1]), precision),
             chunk_frames=chunk_frames,
             overlap=OVERLAP_FRAMES,
             on_chunk=progress.chunk,
@@ -454,6 +454,21 @@ def _finish(
         latent_std=float(latents.std()),
         checks=checks,
         precision=precision,
+    )
+
+
+def _decoder(bundle: Bundle, frames: int, precision: Precision | None) -> vae.Coder:
+    """The bundle's decoder for chunks of so many frames, in the song's arithmetic or this machine's."""
+    decoder = bundle.open_vae().decoder
+    if not (isinstance(decoder, vae.Decoder) and vae.is_large(decoder)):
+        return decoder
+    from diffrhythm import compiled_vae  # openvino takes a while to import
+
+    return compiled_vae.compiled(
+        decoder,
+        frames=frames,
+        precision=precision or arithmetic.detect(bundle.config),
+        threads=torch.get_num_threads(),
     )
 
 

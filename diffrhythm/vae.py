@@ -21,6 +21,9 @@ from diffrhythm.vae_config import AUDIO_CHANNELS, HOP, LATENT_CHANNELS, VaeConfi
 Coder = Callable[[Tensor], Tensor]
 OnChunk = Callable[[int, int], None]
 
+# Of weights: below, a song is decoded in less time than compiling the decoder takes.
+LARGE = 20_000_000
+
 
 def decode(
     latents: Tensor,
@@ -204,6 +207,11 @@ class Decoder(nn.Module):
 
     def forward(self, latents: Tensor) -> Tensor:
         return self.layers(latents)  # type: ignore[no-any-return]
+
+
+def is_large(decoder: Decoder) -> bool:
+    """Whether compiling a decoder (compiled_vae.py) pays."""
+    return sum(weight.numel() for weight in decoder.parameters()) >= LARGE
 
 
 class Vae(nn.Module):
