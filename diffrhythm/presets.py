@@ -28,7 +28,7 @@ PRESETS = {
     preset.name: preset
     for preset in (
         Preset("preview", 4, PUBLISHED_CFG, "sway", "4 steps, to hear whether style and lyrics fit"),
-        Preset("draft", 7, PUBLISHED_CFG, "sway", "7 steps, rough: as good as 8 plain ones"),
+        Preset("draft", 8, PUBLISHED_CFG, "sway", "8 steps, rough: better than 8 plain ones"),
         Preset("standard", 12, PUBLISHED_CFG, "sway", "12 steps, as good as 16 plain ones"),
         Preset("high", 28, PUBLISHED_CFG, "sway", "28 steps, as good as 32 plain ones"),
         Preset("max", 64, PUBLISHED_CFG, "sway", "64 steps, twice the published run"),
