@@ -262,11 +262,14 @@ def mean(each: Sequence[Figures]) -> Figures:
 
 @dataclass
 class Studio:
-    """A model and a song. What several ways share is made once, when it is first needed."""
+    """A model and a song. What several ways share is made once, when it is first needed.
+
+    ears: None where nothing is listened to.
+    """
 
     bundle: Bundle
     song: Song
-    ears: listening.Ears
+    ears: listening.Ears | None
     lowered: dict[Precision, Passes] = field(default_factory=dict)
     finished: dict[Recipe, Made] = field(default_factory=dict)
     takes: dict[bytes, Take] = field(default_factory=dict)
@@ -322,6 +325,7 @@ class Studio:
         """Latents of the song, decoded and listened to; the same ones once."""
         key = latents.numpy().tobytes()
         if key not in self.takes:
+            assert self.ears is not None
             sound = vae.decode(latents, self.decoder)[0].numpy()
             alignment = self.song.alignment
             self.takes[key] = Take(

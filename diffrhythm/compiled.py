@@ -8,6 +8,7 @@ t latent frames · d model width
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -22,8 +23,8 @@ from diffrhythm.graphs import Node
 from diffrhythm.precision import Precision
 from diffrhythm.transformer import NORM_EPS, Block, Constants, ConvPositions, DiT, Modulation
 
-# Stays in bfloat16 where the rest is int8: on the demo model, all that int8 lost of a song was lost in the first
-# block (latents 12.6 % off with it in int8, 4.0 % without, 3.1 % all in bfloat16).
+# Stay in bfloat16 where the rest is int8: on the demo model, all that int8 lost of a song was lost in the
+# first block (docs/quality.md).
 SENSITIVE_BLOCKS = frozenset({0})
 
 _FRAMES_BEFORE_HEADS = (0, 2, 1, 3)
@@ -32,13 +33,24 @@ _FRAMES_BEFORE_HEADS = (0, 2, 1, 3)
 class Compiled:
     """The passes of a transformer for songs of `frames` frames, one song at a time.
 
-    precision: fp32, bf16, or int8, where weights (but SENSITIVE_BLOCKS') have a scale a row and inputs one for each group of
-    graphs.INT8_GROUP numbers, found as they come. threads: of the processor.
+    precision: fp32, bf16, or int8, where weights have a scale a row, and inputs one for each group of
+    graphs.INT8_GROUP numbers, found as they come. spared: blocks that stay in bf16 then. threads: of the
+    processor.
     """
 
-    def __init__(self, model: DiT, *, frames: int, precision: Precision, threads: int) -> None:
+    def __init__(
+        self,
+        model: DiT,
+        *,
+        frames: int,
+        precision: Precision,
+        threads: int,
+        spared: Collection[int] = SENSITIVE_BLOCKS,
+    ) -> None:
         self._model = model
-        self._passes = graphs.compiled(graph(model, frames, precision), precision=precision, threads=threads)
+        self._passes = graphs.compiled(
+            graph(model, frames, precision, spared), precision=precision, threads=threads
+        )
         # By the identity of the constants, which are kept with them: a kind of pass each.
         self._requests: dict[int, tuple[Constants, Any]] = {}
 
@@ -63,7 +75,7 @@ class Compiled:
         return self._requests[id(constants)][1]
 
 
-def graph(model: DiT, frames: int, precision: Precision) -> openvino.Model:
+def graph(model: DiT, frames: int, precision: Precision, spared: Collection[int]) -> openvino.Model:
     """Inputs: h behind the input's projection, then the fusion of each block that has one, [1, t, d] each.
 
     Output: h behind the last block.
@@ -75,8 +87,8 @@ def graph(model: DiT, frames: int, precision: Precision) -> openvino.Model:
     out = ops.add(h, _positions(h, model.input_embed.conv_pos_embed))
     for i, block in enumerate(model.transformer_blocks):
         assert isinstance(block, Block)
-        spared = precision == "int8" and i in SENSITIVE_BLOCKS
-        out = _block(out, block, cos, sin, "bf16" if spared else precision)
+        lowered = "bf16" if precision == "int8" and i in spared else precision
+        out = _block(out, block, cos, sin, lowered)
         if i < len(fusion):
             out = ops.add(out, fusion[i])
     return openvino.Model([out], [h, *fusion], "passes")
