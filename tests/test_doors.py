@@ -17,9 +17,9 @@ ROOT = Path(__file__).parents[1]
 FLOORS = [
     {"errors", "events", "config", "vae_config", "files", "grids", "guidance", "solvers", "presets"},
     {"bundle", "lyrics", "phonemes", "style", "audio", "vae"},
-    {"transformer"},
-    {"conditioning", "precision"},
-    {"sampling"},
+    {"transformer", "precision"},
+    {"conditioning", "graphs"},
+    {"sampling", "compiled", "compiled_vae"},
     {"generate"},
 ]
 PURE = {"grids", "solvers", "guidance"}

@@ -21,6 +21,7 @@ from diffrhythm.events import Event
 from diffrhythm.generate import Request, Song, estimate, generate, inspect
 from diffrhythm.sampling import State
 from diffrhythm.transformer import DiT
+from training.listening import mel_distance
 
 LYRICS = "[00:01.00]Lights are low along the harbour\n[00:03.60]Every ship has gone to sleep\n"
 
@@ -54,7 +55,7 @@ def test_a_song_is_fit_to_be_heard(song: Song) -> None:
     assert song.checks.peak == pytest.approx(10 ** (-1 / 20), rel=1e-5)
     assert song.checks.rms > 0.03
     assert song.checks.silence == 0
-    assert 0.8 < song.latent_std < 1.5
+    assert 0.8 < song.latent_std < 2.0
 
 
 def test_a_song_tells_how_it_was_made(song: Song) -> None:
@@ -152,18 +153,18 @@ def test_a_finished_state_only_needs_decoding(demo_bundle: Bundle, song: Song) -
     assert np.array_equal(estimate(demo_bundle, states[-1], duration=6.0).audio, song.audio)
 
 
-def test_an_early_estimate_is_a_song_too_and_says_what_it_is(demo_bundle: Bundle, song: Song) -> None:
+def test_an_early_estimate_is_a_song_too_and_says_what_it_is(demo_bundle: Bundle) -> None:
     states: list[State] = []
-    sing(demo_bundle, on_step=states.append)
-    half = estimate(demo_bundle, states[1], duration=6.0)
-    unmoved = replace(states[1], velocity=torch.zeros_like(states[1].velocity))
+    song = sing(demo_bundle, steps=8, on_step=states.append)
+    half = estimate(demo_bundle, states[3], duration=6.0)
+    unmoved = replace(states[3], velocity=torch.zeros_like(states[3].velocity))
     standing = estimate(demo_bundle, unmoved, duration=6.0)
     assert half.audio.shape == song.audio.shape
-    assert half.time_grid == (0, 0.25, 0.5)
-    assert half.warnings == ("estimated from t = 0.500, step 2 of 4",)
+    assert half.time_grid == (0, 1 / 8, 2 / 8, 3 / 8, 4 / 8)
+    assert half.warnings == ("estimated from t = 0.500, step 4 of 8",)
     assert half.precision is None
-    # Nearer to the song for having followed the flow.
-    assert np.abs(half.audio - song.audio).mean() < 0.9 * np.abs(standing.audio - song.audio).mean()
+    # Nearer to the song, as it is heard, for having followed the flow.
+    assert mel_distance(half.audio, song.audio) < 0.6 * mel_distance(standing.audio, song.audio)
 
 
 def test_an_estimate_of_another_length_is_refused(demo_bundle: Bundle) -> None:
