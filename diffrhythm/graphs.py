@@ -31,6 +31,8 @@ def compiled(model: openvino.Model, *, precision: Precision, threads: int) -> An
             "DYNAMIC_QUANTIZATION_GROUP_SIZE": INT8_GROUP if precision == "int8" else 0,
             "INFERENCE_NUM_THREADS": threads,
             "NUM_STREAMS": 1,
+            # Or each of several songs would choose the same cores.
+            "ENABLE_CPU_PINNING": False,
             "PERFORMANCE_HINT": "LATENCY",
         },
     )
