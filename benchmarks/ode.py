@@ -93,6 +93,7 @@ def main() -> None:
     parser.add_argument("--precision", choices=get_args(Precision), nargs="+", default=list(PRECISIONS))
     parser.add_argument("--preset", choices=list(PRESETS), default="standard")
     parser.add_argument("--frames", type=int, default=2048)
+    parser.add_argument("--measured", type=int, help="steps that are timed of each way, in place of all")
     parser.add_argument("--error-frames", type=int, default=128, help="of songs whose latents are compared")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--json", type=Path, help="where to write all figures")
@@ -102,8 +103,10 @@ def main() -> None:
         full_size.make(folder, torch.float32)
     machine.header(f"The ODE at the published size, {asked.frames} frames, {asked.threads} threads")
     preset = PRESETS[asked.preset]
-    reference = apart(timed, folder, Way(None, REFERENCE, MEASURED_STEPS, asked.threads), asked.frames)
-    ways = [Way(precision, preset, preset.steps, asked.threads) for precision in asked.precision]
+    least = min(asked.measured or MEASURED_STEPS, MEASURED_STEPS)
+    reference = apart(timed, folder, Way(None, REFERENCE, least, asked.threads), asked.frames)
+    measured = min(asked.measured or preset.steps, preset.steps)
+    ways = [Way(precision, preset, measured, asked.threads) for precision in asked.precision]
     found = {str(way.precision): apart(timed, folder, way, asked.frames) for way in ways}
     exact = apart(latents, folder, Way(None, preset, preset.steps, asked.threads), asked.error_frames)
     errors = {
@@ -135,9 +138,9 @@ def timed(folder: Path, way: Way, frames: int) -> Timed:
     load_s = time.perf_counter() - began
     song = asked_song(model, frames)
     run(passes, song, way, 1)  # a process's first pass is slower: weights are read, kernels chosen
-    states, step_s = run(passes, song, way, way.measured)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], acc_events=True) as profile:
+        states, step_s = run(passes, song, way, way.measured)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    operators = profiled(lambda: run(passes, song, way, 1))
     passes_a_step = states[-1].passes // len(states)
     return Timed(
         load_s,
@@ -146,7 +149,7 @@ def timed(folder: Path, way: Way, frames: int) -> Timed:
         steps=way.preset.steps,
         peak_rss_bytes=peak,
         probe_s=min(before, probe()),
-        operators={name: seconds / passes_a_step for name, seconds in operators.items()},
+        operators=operators_of(profile, states[-1].passes),
     )
 
 
@@ -214,11 +217,12 @@ def probe() -> float:
     return min(seconds)
 
 
-def profiled(work: Callable[[], object]) -> dict[str, float]:
-    """Seconds that each operator took for itself, the longest first."""
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
-        work()
-    times = {each.key: each.self_cpu_time_total / 1e6 for each in profile.key_averages()}
+def operators_of(profile: torch.profiler.profile, passes: int) -> dict[str, float]:
+    """Seconds of a pass that each of torch's operators took for itself, the longest first.
+
+    What is compiled is one that torch does not see.
+    """
+    times = {each.key: each.self_cpu_time_total / 1e6 / passes for each in profile.key_averages()}
     return dict(sorted(times.items(), key=lambda item: -item[1])[:LISTED])
 
 
@@ -266,6 +270,7 @@ def as_json(
         "reference_ode_s": reference.ode_s,
         "reference_ode_is_extrapolated_from_steps": len(reference.step_s),
         "ode_s": found[best].ode_s,
+        "ode_is_extrapolated_from_steps": len(found[best].step_s),
         "peak_rss_bytes": found[best].peak_rss_bytes,
         "latent_error": errors[best],
         "asked": {name: asked[name] for name in ("preset", "frames", "error_frames", "threads")},
