@@ -144,7 +144,7 @@ class Defaults(_Keys):
         description="Strength of guidance, as published (4 there; 0: none), in place of the preset's.",
     )
     sampler: OrNone[Annotated[str, Field(min_length=1, max_length=40)]] = Field(
-        default=None, description="Solver, such as euler, in place of the preset's."
+        default=None, description="Solver, in place of the preset's: euler, sway, midpoint, heun or rk4."
     )
     language: Literal["auto", "en", "zh"] = Field(
         default="auto",
