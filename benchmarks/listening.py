@@ -260,6 +260,7 @@ def measured(
 ) -> Heard:
     alignment = each.song.alignment
     distances = listening.line_distances(made, alignment, each.voices)
+    phones = ears.phones(made, alignment)
     return Heard(
         name=each.name,
         style=each.song.style,
@@ -268,8 +269,8 @@ def measured(
         lines=len(distances),
         pairs=listening.own_nearer(distances),
         own=listening.own_nearest(distances),
-        vowels=ears.phones(made, alignment, "vowels"),
-        consonants=ears.phones(made, alignment, "consonants"),
+        vowels=phones["vowels"],
+        consonants=phones["consonants"],
         rise=listening.voice_rise(made, alignment),
         rise_without=None if without is None else listening.voice_rise(without, alignment),
         seconds=seconds,

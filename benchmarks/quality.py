@@ -326,24 +326,28 @@ class Studio:
         key = latents.numpy().tobytes()
         if key not in self.takes:
             assert self.ears is not None
-            sound = vae.decode(latents, self.decoder)[0].numpy()
-            alignment = self.song.alignment
+            sound = self.sound(latents)
+            phones = self.ears.phones(sound, self.song.alignment)
             self.takes[key] = Take(
                 latents,
                 nearness.levels(sound),
-                vowels=self.ears.phones(sound, alignment, "vowels"),
-                consonants=self.ears.phones(sound, alignment, "consonants"),
+                vowels=phones["vowels"],
+                consonants=phones["consonants"],
                 style=float(self.ears.style(sound) == self.song.style),
             )
         return self.takes[key]
+
+    def sound(self, latents: Tensor) -> listening.Sound:
+        """Latents of the song, decoded."""
+        return vae.decode(latents, self.decoder)[0].numpy()
 
 
 def cook(studio: Studio, recipe: Recipe) -> Made:
     """The song by this recipe, made anew: plain ones by the library's own sampling."""
     studio.passes(recipe.precision), studio.conditioning  # not a part of the time
     began = time.process_time()  # several songs share the cores: wall time would tell of the others
-    sampler = "sway" if recipe.grid == BENT else "euler"
-    if recipe == Recipe(recipe.steps, grid=recipe.grid) and recipe.grid in (tricks.UNIFORM, BENT):
+    sampler = {tricks.UNIFORM: "euler", BENT: "sway"}.get(recipe.grid)
+    if sampler and recipe == Recipe(recipe.steps, grid=recipe.grid):
         states = run(studio, recipe.steps, sampler)
         latents, passes = states[-1].x_t, float(states[-1].passes)
     else:
@@ -363,12 +367,18 @@ def walked(studio: Studio, recipe: Recipe) -> tuple[Tensor, float]:
 
 
 def run(
-    studio: Studio, steps: int, sampler: str, *, take: int = 0, resume: State | None = None
+    studio: Studio,
+    steps: int,
+    sampler: str,
+    *,
+    take: int = 0,
+    resume: State | None = None,
+    passes: Passes | None = None,
 ) -> tuple[State, ...]:
-    """The states after each step of the library's own sampling."""
+    """The states after each step of the library's own sampling, by the reference's passes or by these."""
     states: list[State] = []
     sampling.sample(
-        studio.model,
+        passes or studio.model,
         studio.conditioning,
         studio.noise(take),
         steps=steps,

@@ -8,7 +8,6 @@ Errors are of finished latents, relative, and of log-mel levels in dB; both with
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
@@ -17,14 +16,13 @@ import torch
 from torch import Tensor
 
 from benchmarks import machine, nearness
-from benchmarks.quality import Studio, song
-from diffrhythm import bundle, sampling, vae
+from benchmarks.quality import Studio, run, song
+from diffrhythm import bundle
 from diffrhythm.bundle import Bundle
 from diffrhythm.compiled import Compiled
 from diffrhythm.precision import Precision
 from diffrhythm.presets import PRESETS
 from diffrhythm.sampling import Passes
-from training import listening
 
 PRESET = PRESETS["standard"]
 
@@ -53,7 +51,8 @@ def main() -> None:
         "int8": Way("int8"),
         **{f"int8, block {i} spared": Way("int8", (i,)) for i in blocks},
     }
-    found = [lost(model, number, asked.seconds, ways) for number in range(asked.songs)]
+    with torch.no_grad():
+        found = [lost(model, number, asked.seconds, ways) for number in range(asked.songs)]
     print("\n| way | error | mel dB |\n| --- | --- | --- |")
     for name in ways:
         error, mel_db = np.mean([each[name] for each in found], axis=0)
@@ -65,39 +64,26 @@ def lost(
 ) -> dict[str, tuple[float, float]]:
     """Of each way, the error of a song's latents and of its levels."""
     studio = Studio(model, song(number, seconds), ears=None)
-    exact = made(studio, studio.model)
-    levels = heard(studio, exact)
+    exact = made(studio)
+    levels = nearness.levels(studio.sound(exact))
     found = {}
     for name, way in ways.items():
         passes = Compiled(
             studio.model,
             frames=exact.shape[1],
             precision=way.precision,
-            threads=os.cpu_count() or 1,
+            threads=torch.get_num_threads(),
             spared=way.spared,
         )
         latents = made(studio, passes)
-        found[name] = (
-            nearness.error(latents, exact),
-            nearness.mel_db(heard(studio, latents), levels),
-        )
+        heard = nearness.levels(studio.sound(latents))
+        found[name] = nearness.error(latents, exact), nearness.mel_db(heard, levels)
     return found
 
 
-def made(studio: Studio, passes: Passes) -> Tensor:
-    return sampling.sample(
-        passes,
-        studio.conditioning,
-        studio.noise(),
-        steps=PRESET.steps,
-        cfg=PRESET.cfg,
-        sampler=PRESET.sampler,
-    )
-
-
-def heard(studio: Studio, latents: Tensor) -> listening.Floats:
-    with torch.inference_mode():
-        return nearness.levels(vae.decode(latents, studio.decoder)[0].numpy())
+def made(studio: Studio, passes: Passes | None = None) -> Tensor:
+    """The latents of a standard song, by the reference's passes or by these."""
+    return run(studio, PRESET.steps, PRESET.sampler, passes=passes)[-1].x_t
 
 
 if __name__ == "__main__":

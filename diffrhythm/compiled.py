@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import openvino
-import torch
 from openvino import opset13 as ops
 from torch import Tensor, nn
 
@@ -27,7 +26,8 @@ from diffrhythm.transformer import NORM_EPS, Block, Constants, ConvPositions, Di
 # first block (docs/quality.md).
 SENSITIVE_BLOCKS = frozenset({0})
 
-_FRAMES_BEFORE_HEADS = (0, 2, 1, 3)
+# [1, t, h, d / h] ↔ [1, h, t, d / h]
+_FRAMES_AND_HEADS = np.array((0, 2, 1, 3))
 
 
 class Compiled:
@@ -61,8 +61,7 @@ class Compiled:
     def velocity(self, x_t: Tensor, modulation: Modulation, constants: Constants) -> Tensor:
         """dx/dt at x_t: [1, t, c] float32. See DiT.velocity."""
         h = self._model.input_embed.projected(x_t, constants.inputs + modulation.row)
-        found = self._request(constants).infer({0: h.contiguous().numpy()}, share_inputs=True)
-        behind = torch.from_numpy(next(iter(found.values())))
+        behind = graphs.run(self._request(constants), h)
         return self._model.velocity_behind(behind, modulation)
 
     def _request(self, constants: Constants) -> Any:
@@ -112,13 +111,11 @@ def _block(h: Node, block: Block, cos: Node, sin: Node, precision: Precision) ->
     x = _norm(h, block.input_layernorm.weight)
     heads = np.array((0, 0, HEADS, attention.head_dim))
     q, k, v = (
-        ops.transpose(ops.reshape(_linear(x, linear, precision), heads, True), np.array(_FRAMES_BEFORE_HEADS))
+        ops.transpose(ops.reshape(_linear(x, linear, precision), heads, True), _FRAMES_AND_HEADS)
         for linear in (attention.q_proj, attention.k_proj, attention.v_proj)
     )
     y = ops.scaled_dot_product_attention(_rotate(q, cos, sin), _rotate(k, cos, sin), v)
-    y = ops.reshape(
-        ops.transpose(y, np.array(_FRAMES_BEFORE_HEADS)), np.array((0, 0, HEADS * attention.head_dim)), True
-    )
+    y = ops.reshape(ops.transpose(y, _FRAMES_AND_HEADS), np.array((0, 0, HEADS * attention.head_dim)), True)
     h = ops.add(h, _linear(y, attention.o_proj, precision))
     x = _norm(h, block.post_attention_layernorm.weight)
     gate = ops.swish(_linear(x, mlp.gate_proj, precision))

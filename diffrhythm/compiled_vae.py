@@ -5,11 +5,12 @@ c latent channels (64) · t latent frames (HOP samples each)
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import openvino
-import torch
 from openvino import opset13 as ops
-from torch import Tensor, nn
+from torch import nn
 
 from diffrhythm import graphs
 from diffrhythm.graphs import Node
@@ -26,11 +27,7 @@ def compiled(decoder: Decoder, *, frames: int, precision: Precision, threads: in
         model, precision="fp32" if precision == "fp32" else "bf16", threads=threads
     ).create_infer_request()
 
-    def decode(latents: Tensor) -> Tensor:
-        found = request.infer({0: latents.contiguous().numpy()}, share_inputs=True)
-        return torch.from_numpy(next(iter(found.values())))
-
-    return decode
+    return partial(graphs.run, request)
 
 
 def _behind(x: Node, layer: nn.Module) -> Node:

@@ -48,5 +48,5 @@ def preset(name: str) -> Preset:
 
 def auto() -> Preset:
     """What suits a processor; its `why` says what was chosen and why."""
-    why = "standard, with a little less guidance: 32 steps take twice as long on a processor"
+    why = "standard, with a little less guidance: high takes more than twice as long on a processor"
     return replace(PRESETS["standard"], cfg=CPU_CFG, why=why)

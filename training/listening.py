@@ -279,19 +279,20 @@ class Ears:
     """Ears for styles, and for which vowel and which consonant is sung."""
 
     styles: Ear
-    vowels: Ear
-    consonants: Ear
+    sung: Mapping[Sounds, Ear]
 
     def style(self, sound: Sound) -> str:
         """The style that a song [2, n] at 44.1 kHz sounds most like."""
         return self.styles.hear(measures(sound))
 
-    def phones(self, sound: Sound, alignment: Alignment, sounds: Sounds) -> float:
-        """The share of a song's vowels, or consonants, that are heard as what they should be."""
-        ear = self.vowels if sounds == "vowels" else self.consonants
+    def phones(self, sound: Sound, alignment: Alignment) -> dict[Sounds, float]:
+        """The shares of a song's vowels and consonants that are heard as what they should be."""
         frames = phone_measures(sound)
-        runs = [run for run in sung_runs(alignment, sounds) if run[0] in ear.names]
-        return float(np.mean([ear.hear(frames[span]) == phone for phone, span in runs]))
+        shares: dict[Sounds, float] = {}
+        for sounds, ear in self.sung.items():
+            runs = [run for run in sung_runs(alignment, sounds) if run[0] in ear.names]
+            shares[sounds] = float(np.mean([ear.hear(frames[span]) == phone for phone, span in runs]))
+        return shares
 
 
 def teach(songs: int, frames: int, through: Through = list) -> Ears:
@@ -312,13 +313,11 @@ def teach(songs: int, frames: int, through: Through = list) -> Ears:
             for kind, groups in phones.items():
                 for phone, span in sung_runs(song.alignment, kind):
                     groups.setdefault(phone, []).extend(of_frames[span])
-    return Ears(
-        discriminants(styles),
-        *(
-            discriminants({phone: each for phone, each in groups.items() if len(each) >= FEWEST_FRAMES})
-            for groups in phones.values()
-        ),
-    )
+    known = {
+        kind: {phone: each for phone, each in groups.items() if len(each) >= FEWEST_FRAMES}
+        for kind, groups in phones.items()
+    }
+    return Ears(discriminants(styles), {kind: discriminants(groups) for kind, groups in known.items()})
 
 
 def measures(sound: Sound) -> Floats:

@@ -87,7 +87,7 @@ def ears() -> Ears:
 
 def phones_heard(sounds: Sounds, change: Callable[[Song], Sound]) -> float:
     """The share in a song of each style of what it has become."""
-    shares = [ears().phones(change(song(style)), song(style).alignment, sounds) for style in STYLES]
+    shares = [ears().phones(change(song(style)), song(style).alignment)[sounds] for style in STYLES]
     return float(np.mean(shares))
 
 
