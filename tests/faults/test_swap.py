@@ -1,12 +1,17 @@
 """Real swap: a child that really thrashes is killed for it, one that swaps and works is left alone.
 
+Its control group has no limit, but is asked again and again to give its memory back. (One that is too small
+for its process fails it, sooner or later, where the disk is slow: it waits for ever, or gets no page and dies.)
+
 Needs root, a swap file and a memory control group; skipped with its reason where they cannot be had.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -45,23 +50,40 @@ def swap(tmp_path: Path) -> Iterator[None]:
 
 @pytest.fixture
 def cgroup() -> Iterator[Path]:
-    """A control group that may have 96 MiB in RAM and any amount in swap."""
+    """A control group whose memory the kernel takes back as soon as it is used."""
     v1 = (CGROUP_V1 / "memory.limit_in_bytes").exists()
     group = (CGROUP_V1 if v1 else CGROUP_V2) / f"diffrhythm-test-{os.getpid()}"
-    limit = "memory.limit_in_bytes" if v1 else "memory.max"
     try:
         group.mkdir()
     except OSError as error:
         pytest.skip(f"no control group can be made: {error.strerror}")
+    reclaim = group / ("memory.force_empty" if v1 else "memory.reclaim")
     try:
-        if not (group / limit).exists():
-            pytest.skip("the memory controller is not enabled for new control groups")
-        (group / limit).write_text(str(96 * MIB))
-        if v1:  # a group that is slow to swap is to wait for it, not to be killed
-            (group / "memory.oom_control").write_text("1")
-        yield group
+        if not reclaim.exists():
+            pytest.skip(f"this kernel has no {reclaim.name} for new control groups")
+        with squeezed(reclaim):
+            yield group
     finally:
         group.rmdir()
+
+
+@contextlib.contextmanager
+def squeezed(reclaim: Path) -> Iterator[None]:
+    """Writes "all of it" to the file that takes memory back, twenty times a second."""
+    ended = threading.Event()
+
+    def squeeze() -> None:
+        while not ended.wait(0.05):
+            with contextlib.suppress(OSError):  # less than all could be had
+                reclaim.write_text("1G")
+
+    thread = threading.Thread(target=squeeze)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 @pytest.fixture
