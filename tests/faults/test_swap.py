@@ -1,7 +1,7 @@
 """Real swap: a child that really thrashes is killed for it, one that swaps and works is left alone.
 
 Its control group has no limit, but is asked again and again to give its memory back. (One that is too small
-for its process fails it, sooner or later, where the disk is slow: it waits for ever, or gets no page and dies.)
+for its process fails it, sooner or later, where the disk is slow: it waits for ever, or gets no page.)
 
 Needs root, a swap file and a memory control group; skipped with its reason where they cannot be had.
 """
