@@ -53,7 +53,7 @@ def always(passes: Passes, cfg: float) -> Velocity:
 
     def velocity(t: Tensor, x_t: Tensor) -> Tensor:
         p = passes.conditional(t, x_t)
-        return guidance.combine(p, passes.null(t, x_t), cfg) if guidance.is_on(cfg) else p
+        return guidance.along(p, p - passes.null(t, x_t), cfg) if guidance.is_on(cfg) else p
 
     return velocity
 
@@ -66,7 +66,7 @@ def within(first: float, end: float) -> Guide:
             p = passes.conditional(t, x_t)
             if not (guidance.is_on(cfg) and first <= float(t) < end):
                 return p
-            return guidance.combine(p, passes.null(t, x_t), cfg)
+            return guidance.along(p, p - passes.null(t, x_t), cfg)
 
         return velocity
 
@@ -86,7 +86,7 @@ def held(every: int, after: float = 0.0) -> Guide:
             age += 1
             if difference is None or float(t) < after or age >= every:
                 difference, age = p - passes.null(t, x_t), 0
-            return p + difference * cfg
+            return guidance.along(p, difference, cfg)
 
         return velocity
 
