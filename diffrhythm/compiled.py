@@ -8,7 +8,8 @@ t latent frames · d model width
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from diffrhythm import graphs, packed
 from diffrhythm.config import CONV_GROUPS, HEADS
 from diffrhythm.graphs import Node
 from diffrhythm.precision import Precision
+from diffrhythm.quantised import Linears
 from diffrhythm.transformer import NORM_EPS, Block, Constants, ConvPositions, DiT, Modulation
 
 # Stay in bfloat16 where the rest is int8: on the demo model, all that int8 lost of a song was lost in the
@@ -35,7 +37,7 @@ class Compiled:
 
     precision: fp32, bf16, or int8, where weights have a scale a row, and inputs one for each group of
     graphs.INT8_GROUP numbers, found as they come. spared: blocks that stay in bf16 then. threads: of the
-    processor.
+    processor. quantised: linears whose int8 is made already.
     """
 
     def __init__(
@@ -46,10 +48,11 @@ class Compiled:
         precision: Precision,
         threads: int,
         spared: Collection[int] = SENSITIVE_BLOCKS,
+        quantised: Linears | None = None,
     ) -> None:
         self._model = model
         self._passes = graphs.compiled(
-            graph(model, frames, precision, spared), precision=precision, threads=threads
+            graph(model, frames, precision, spared, quantised or {}), precision=precision, threads=threads
         )
         # By the identity of the constants, which are kept with them: a kind of pass each.
         self._requests: dict[int, tuple[Constants, Any]] = {}
@@ -74,7 +77,9 @@ class Compiled:
         return self._requests[id(constants)][1]
 
 
-def graph(model: DiT, frames: int, precision: Precision, spared: Collection[int]) -> openvino.Model:
+def graph(
+    model: DiT, frames: int, precision: Precision, spared: Collection[int], quantised: Linears
+) -> openvino.Model:
     """Inputs: h behind the input's projection, then the fusion of each block that has one, [1, t, d] each.
 
     Output: h behind the last block.
@@ -87,7 +92,7 @@ def graph(model: DiT, frames: int, precision: Precision, spared: Collection[int]
     for i, block in enumerate(model.transformer_blocks):
         assert isinstance(block, Block)
         lowered = "bf16" if precision == "int8" and i in spared else precision
-        out = _block(out, block, cos, sin, lowered)
+        out = _block(out, block, cos, sin, partial(_linear, precision=lowered, quantised=quantised))
         if i < len(fusion):
             out = ops.add(out, fusion[i])
     return openvino.Model([out], [h, *fusion], "passes")
@@ -106,21 +111,21 @@ def _positions(h: Node, positions: ConvPositions) -> Node:
     return ops.transpose(out, np.array((0, 2, 1)))
 
 
-def _block(h: Node, block: Block, cos: Node, sin: Node, precision: Precision) -> Node:
+def _block(h: Node, block: Block, cos: Node, sin: Node, linear: Callable[[Node, nn.Linear], Node]) -> Node:
     attention, mlp = block.self_attn, block.mlp
     x = _norm(h, block.input_layernorm.weight)
     heads = np.array((0, 0, HEADS, attention.head_dim))
     q, k, v = (
-        ops.transpose(ops.reshape(_linear(x, linear, precision), heads, True), _FRAMES_AND_HEADS)
-        for linear in (attention.q_proj, attention.k_proj, attention.v_proj)
+        ops.transpose(ops.reshape(linear(x, each), heads, True), _FRAMES_AND_HEADS)
+        for each in (attention.q_proj, attention.k_proj, attention.v_proj)
     )
     y = ops.scaled_dot_product_attention(_rotate(q, cos, sin), _rotate(k, cos, sin), v)
     y = ops.reshape(ops.transpose(y, _FRAMES_AND_HEADS), np.array((0, 0, HEADS * attention.head_dim)), True)
-    h = ops.add(h, _linear(y, attention.o_proj, precision))
+    h = ops.add(h, linear(y, attention.o_proj))
     x = _norm(h, block.post_attention_layernorm.weight)
-    gate = ops.swish(_linear(x, mlp.gate_proj, precision))
-    up = _linear(x, mlp.up_proj, precision)
-    return ops.add(h, _linear(ops.multiply(gate, up), mlp.down_proj, precision))
+    gate = ops.swish(linear(x, mlp.gate_proj))
+    up = linear(x, mlp.up_proj)
+    return ops.add(h, linear(ops.multiply(gate, up), mlp.down_proj))
 
 
 def _norm(h: Node, gains: Tensor) -> Node:
@@ -134,8 +139,8 @@ def _rotate(x: Node, cos: Node, sin: Node) -> Node:
     return ops.add(ops.multiply(x, cos), ops.multiply(turned, sin))
 
 
-def _linear(x: Node, linear: nn.Linear, precision: Precision) -> Node:
+def _linear(x: Node, linear: nn.Linear, *, precision: Precision, quantised: Linears) -> Node:
     if precision != "int8":
         return ops.matmul(x, graphs.constant(linear.weight), False, True)
-    steps, scale = packed.quantise(linear.weight.float())
+    steps, scale = quantised.get(linear) or packed.quantise(linear.weight.float())
     return ops.matmul(x, ops.multiply(graphs.constant(steps), graphs.constant(scale[:, None])), False, True)

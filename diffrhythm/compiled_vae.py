@@ -20,13 +20,10 @@ from diffrhythm.vae_config import LATENT_CHANNELS
 
 
 def compiled(decoder: Decoder, *, frames: int, precision: Precision, threads: int) -> Coder:
-    """The decoder for latents [1, c, frames] in fp32 or bf16; int8 is bf16 here."""
+    """The decoder for latents [1, c, frames] in fp32 or bf16."""
     latents = ops.parameter([1, LATENT_CHANNELS, frames], np.float32)
     model = openvino.Model([_behind(latents, decoder.layers)], [latents], "decoder")
-    request = graphs.compiled(
-        model, precision="fp32" if precision == "fp32" else "bf16", threads=threads
-    ).create_infer_request()
-
+    request = graphs.compiled(model, precision=precision, threads=threads).create_infer_request()
     return partial(graphs.run, request)
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -15,16 +17,22 @@ def cache_folder() -> Path:
 
 
 def replace(path: Path, data: bytes | memoryview) -> None:
-    """Put data at path, whole or not at all: temporary file beside it, fsync, rename.
+    """Put data at path, whole or not at all. Raises OSError as `whole` does."""
+    with whole(path) as temporary:
+        temporary.write_bytes(data)
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """Yields where to write what is then put at path, whole or not at all: beside it, with fsync and rename.
 
     Raises OSError (a full disk, a read-only folder); then path is as it was and nothing else is left.
     """
     # Not mkstemp: its 0600 would hide songs from other users, and a Windows disk lets nobody change it.
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
-        with temporary.open("xb") as file:
-            file.write(data)
-            file.flush()
+        yield temporary
+        with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
     except BaseException:

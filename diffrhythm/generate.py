@@ -363,7 +363,7 @@ def _sample(
     """The state at the end of the grid. The transformer lives no longer than this call."""
     progress.begin("load", note=f"{plan.precision} on {torch.get_num_threads()} threads")
     model = bundle.open_transformer()
-    passes = _passes(model, plan)
+    passes = _passes(bundle, model, plan)
     progress.begin("sample")
     song = conditioning.build(
         model,
@@ -400,13 +400,22 @@ def _sample(
     return last
 
 
-def _passes(model: DiT, plan: Plan) -> Passes:
-    """The model as it suits the plan's arithmetic: torch's own where compiling takes longer than a song."""
-    if plan.precision == "fp32" and not arithmetic.is_large(model.config):
+def _passes(bundle: Bundle, model: DiT, plan: Plan) -> Passes:
+    """The model as it suits the plan's arithmetic; in fp32 torch's own where compiling does not pay."""
+    pays = arithmetic.is_large(model.config) and arithmetic.is_compiled("fp32", arithmetic.cpu_flags())
+    if plan.precision == "fp32" and not pays:
         return model.float()
-    from diffrhythm.compiled import Compiled  # openvino takes a while to import
+    from diffrhythm import compiled, quantised  # openvino takes a while to import
 
-    return Compiled(model, frames=plan.frames, precision=plan.precision, threads=torch.get_num_threads())
+    return compiled.Compiled(
+        model,
+        frames=plan.frames,
+        precision=plan.precision,
+        threads=torch.get_num_threads(),
+        quantised=quantised.linears(bundle, model, compiled.SENSITIVE_BLOCKS)
+        if plan.precision == "int8"
+        else None,
+    )
 
 
 def seeded_noise(seed: int, frames: int) -> torch.Tensor:
@@ -460,16 +469,15 @@ def _finish(
 def _decoder(bundle: Bundle, frames: int, precision: Precision | None) -> vae.Coder:
     """The bundle's decoder for chunks of so many frames, in the song's arithmetic or this machine's."""
     decoder = bundle.open_vae().decoder
+    flags = arithmetic.cpu_flags()
+    lowered = arithmetic.of_decoder(precision or arithmetic.detect(bundle.config), flags)
     if not (isinstance(decoder, vae.Decoder) and vae.is_large(decoder)):
+        return decoder
+    if not arithmetic.is_compiled(lowered, flags):
         return decoder
     from diffrhythm import compiled_vae  # openvino takes a while to import
 
-    return compiled_vae.compiled(
-        decoder,
-        frames=frames,
-        precision=precision or arithmetic.detect(bundle.config),
-        threads=torch.get_num_threads(),
-    )
+    return compiled_vae.compiled(decoder, frames=frames, precision=lowered, threads=torch.get_num_threads())
 
 
 @dataclass(slots=True)

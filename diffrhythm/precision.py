@@ -44,6 +44,19 @@ def is_large(config: ModelConfig) -> bool:
     return config.block_weights >= LARGE
 
 
+def is_compiled(precision: Precision, cpu_flags: Collection[str]) -> bool:
+    """Whether a large model is compiled (graphs.py) for this arithmetic, or calculated by torch.
+
+    In float32 with vectors of 256 bits, torch is as fast, and begins at once on weights that all songs share.
+    """
+    return precision != "fp32" or "avx512f" in cpu_flags
+
+
+def of_decoder(precision: Precision, cpu_flags: Collection[str]) -> Precision:
+    """The decoder's arithmetic in a song of this one: bf16 where that is native and the song is not fp32."""
+    return "fp32" if precision == "fp32" or BF16_FLAGS.isdisjoint(cpu_flags) else "bf16"
+
+
 def detect(config: ModelConfig, environ: Mapping[str, str] = os.environ) -> Precision:
     """The arithmetic for this machine: DIFFRHYTHM_PRECISION where set, else by its processor.
 

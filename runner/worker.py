@@ -291,6 +291,8 @@ class _Steps:
         """A phase began, or a chunk was encoded or decoded; steps come by way of `step`."""
         if event.phase == "sample" and event.step > 0:
             return
+        if event.step == 0:  # a phase begins, and what the one before it used is free
+            processes.give_back()
         self.last = time.monotonic()
         left = event.steps - event.step
         self.pulse.progress(

@@ -5,9 +5,9 @@ from functools import cache
 import golden
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from diffrhythm import conditioning
+from diffrhythm import conditioning, packed
 from diffrhythm.compiled import Compiled
 from diffrhythm.conditioning import Conditioning
 from diffrhythm.config import ModelConfig
@@ -102,3 +102,15 @@ def test_what_a_pass_gives_is_its_own() -> None:
         kept = first.clone()
         passes.velocity(x_t + 1, modulation, song().conditional)
     assert torch.equal(first, kept)
+
+
+def test_linears_that_are_quantised_already_are_taken_as_they_are() -> None:
+    whole = model()
+    doubled = {
+        linear: (steps, 2 * scale)
+        for linear in whole.transformer_blocks[1].modules()
+        if isinstance(linear, nn.Linear)
+        for steps, scale in [packed.quantise(linear.weight)]
+    }
+    louder = Compiled(whole, frames=FRAMES, precision="int8", threads=1, quantised=doubled)
+    assert golden.distance(last(louder), last(compiled("int8"))) > MOST["int8"]

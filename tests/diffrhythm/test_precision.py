@@ -38,6 +38,25 @@ def test_a_small_model_is_not_compiled_unasked() -> None:
     assert not precision.is_large(SMALL)
 
 
+def test_fp32_is_compiled_only_for_vectors_wider_than_torch_uses() -> None:
+    assert not precision.is_compiled("fp32", {"avx2"})
+    assert precision.is_compiled("fp32", {"avx2", "avx512f"})
+    assert precision.is_compiled("int8", {"avx2", "avx_vnni"})
+
+
+@pytest.mark.parametrize(
+    ("asked", "flags", "decoder"),
+    [
+        ("bf16", {"avx512_bf16"}, "bf16"),
+        ("int8", {"avx512_bf16"}, "bf16"),
+        ("int8", {"avx_vnni"}, "fp32"),
+        ("fp32", {"avx512_bf16"}, "fp32"),
+    ],
+)
+def test_a_decoder_is_never_in_int8(asked: precision.Precision, flags: set[str], decoder: str) -> None:
+    assert precision.of_decoder(asked, flags) == decoder
+
+
 def test_the_weights_of_the_blocks_are_counted() -> None:
     with torch.device("meta"):
         blocks = DiT(SMALL).transformer_blocks

@@ -1,0 +1,73 @@
+"""The int8 copy of a model's linears: made once, mapped after that, never trusted blindly."""
+
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from diffrhythm import files, packed, quantised
+from diffrhythm.bundle import Bundle
+from diffrhythm.transformer import DiT
+
+SPARED = {0}
+
+
+@pytest.fixture
+def model(demo_bundle: Bundle) -> DiT:
+    return demo_bundle.open_transformer()
+
+
+@pytest.fixture(autouse=True)
+def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    return files.cache_folder() / "int8"
+
+
+def test_every_linear_but_those_of_spared_blocks_is_quantised(demo_bundle: Bundle, model: DiT) -> None:
+    found = quantised.linears(demo_bundle, model, SPARED)
+    wanted = [
+        module
+        for block in list(model.transformer_blocks)[1:]
+        for module in block.modules()
+        if isinstance(module, nn.Linear)
+    ]
+    assert set(found) == set(wanted)
+    for linear, (steps, scale) in found.items():
+        assert isinstance(linear, nn.Linear)
+        exact_steps, exact_scale = packed.quantise(linear.weight.float())
+        assert torch.equal(steps, exact_steps)
+        assert torch.equal(scale, exact_scale)
+
+
+def test_a_second_song_reads_what_the_first_one_made(
+    demo_bundle: Bundle, model: DiT, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = quantised.linears(demo_bundle, model, SPARED)
+    monkeypatch.delattr(packed, "quantise")
+    second = quantised.linears(demo_bundle, model, SPARED)
+    assert all(torch.equal(second[linear][0], steps) for linear, (steps, _) in first.items())
+
+
+@pytest.mark.parametrize("content", [b"", b"garbage", None], ids=["empty", "garbage", "of other blocks"])
+def test_a_file_that_is_none_of_the_model_is_made_anew(
+    demo_bundle: Bundle, model: DiT, kept: Path, content: bytes | None
+) -> None:
+    quantised.linears(demo_bundle, model, {1})
+    (file,) = kept.iterdir()
+    if content is not None:
+        file.write_bytes(content)
+    before = file.read_bytes()
+    assert quantised.linears(demo_bundle, model, SPARED)
+    assert file.read_bytes() != before
+
+
+def test_a_cache_that_cannot_be_written_is_a_warning(
+    demo_bundle: Bundle, model: DiT, kept: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    kept.parent.mkdir(parents=True)
+    kept.write_text("in the way")
+    with caplog.at_level(logging.WARNING):
+        assert quantised.linears(demo_bundle, model, SPARED)
+    assert "int8 weights not cached" in caplog.text
