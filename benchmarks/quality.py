@@ -64,7 +64,9 @@ FEW_STEPS = (8, 16)
 # Solvers of one evaluation a step; grids and steps that each is tried on.
 MULTISTEP = ("ab2", "dpm2")
 BENT = "sway -1"
-BENT_STEPS = (4, 6, 7, 8, 10, 12, 16, 24, 28, 32, 64)
+BENT_STEPS = (4, 6, 7, 8, 10, 11, 12, 16, 24, 28, 32, 64)
+# Where a late null pass serves two steps; each saves as many passes as the steps next to it in BENT_STEPS.
+HELD_STEPS = (8, 12, 28)
 OTHER_GRIDS = {"sway -0.5": (8, 12, 16, 24), "EPSS": (7, 12, 16)}
 # Passes of a guided song: solvers of several evaluations a step are compared with Euler at equal cost.
 EQUAL_PASSES = (32,)
@@ -91,6 +93,7 @@ def main() -> None:
     parser.add_argument(
         "--workers", type=int, default=os.cpu_count(), help="songs at a time, sharing the cores"
     )
+    parser.add_argument("--only", default="", help="ways alone whose name has this in it")
     parser.add_argument("--json", type=Path, help="where to write all figures")
     parser.add_argument("--plot", type=Path, help="a picture of error against passes (needs matplotlib)")
     asked = parser.parse_args()
@@ -98,13 +101,14 @@ def main() -> None:
         parser.error("--plot needs matplotlib, which is no dependency of ours: pip install matplotlib")
     machine.header(f"Quality: {asked.songs} songs of {asked.seconds:g} s by {asked.model}")
     try:
-        reports = judge_all(asked.model, asked.songs, asked.seconds, asked.workers)
+        reports = judge_all(asked.model, asked.songs, asked.seconds, asked.workers, asked.only)
     except DiffRhythmError as error:
         raise SystemExit(str(error)) from error
     rows, early, degraded = merged(reports)
     show_rows(rows)
-    show_early(early, rows)
-    show_degraded(degraded)
+    if not asked.only:
+        show_early(early, rows)
+        show_degraded(degraded)
     if asked.json:
         about = {name: vars(asked)[name] for name in ("model", "songs", "seconds")}
         asked.json.write_text(as_json(about, rows, early, degraded), encoding="utf-8")
@@ -170,6 +174,7 @@ def recipes() -> list[Recipe]:
         Recipe(PLAIN_STEPS, precision="bf16"),
         Recipe(PLAIN_STEPS, precision="int8"),
         *(Recipe(PLAIN_STEPS, trick=trick) for trick in tricks.TRICKS),
+        *(Recipe(steps, grid=BENT, trick=tricks.HELD) for steps in HELD_STEPS),
         *(Recipe(steps, cfg=cfg) for cfg in OTHER_CFGS for steps in (PLAIN_STEPS, REFERENCE_STEPS)),
     ]
     return list(dict.fromkeys(asked))
@@ -445,17 +450,21 @@ class Report:
     degraded: list[Degraded]
 
 
-def judge_all(model: str, songs: int, seconds: float, workers: int) -> list[Report]:
-    """Of each song, and of the first one again with other guidances; several at a time."""
+def judge_all(model: str, songs: int, seconds: float, workers: int, only: str = "") -> list[Report]:
+    """Of each song, and of the first one again with other guidances; several at a time.
+
+    only: ways whose name has this in it, and nothing else; empty: all.
+    """
     opened = bundle.load(model)
     opened.check_duration(seconds)
     ears = listening.teach(TAUGHT_SONGS, TAUGHT_FRAMES, partial(round_trips, opened))
     threads = max(1, (os.cpu_count() or 1) // workers)
-    guided = tuple(recipe for recipe in recipes() if recipe.cfg == CFG)
-    others = tuple(recipe for recipe in recipes() if recipe.cfg != CFG)
+    wanted = [recipe for recipe in recipes() if only in recipe.name]
+    guided = tuple(recipe for recipe in wanted if recipe.cfg == CFG)
+    others = tuple(recipe for recipe in wanted if recipe.cfg != CFG)
     tasks = [
         Task(model, 0, seconds, threads, ears, others, is_whole=False),
-        *(Task(model, number, seconds, threads, ears, guided, is_whole=True) for number in range(songs)),
+        *(Task(model, number, seconds, threads, ears, guided, is_whole=not only) for number in range(songs)),
     ]
     reports = []
     # Not forked: torch's threads do not survive it.

@@ -53,7 +53,7 @@ def always(passes: Passes, cfg: float) -> Velocity:
 
     def velocity(t: Tensor, x_t: Tensor) -> Tensor:
         p = passes.conditional(t, x_t)
-        return guidance.along(p, p - passes.null(t, x_t), cfg) if guidance.is_on(cfg) else p
+        return guidance.combine(p, passes.null(t, x_t), cfg) if guidance.is_on(cfg) else p
 
     return velocity
 
@@ -66,7 +66,7 @@ def within(first: float, end: float) -> Guide:
             p = passes.conditional(t, x_t)
             if not (guidance.is_on(cfg) and first <= float(t) < end):
                 return p
-            return guidance.along(p, p - passes.null(t, x_t), cfg)
+            return guidance.combine(p, passes.null(t, x_t), cfg)
 
         return velocity
 
@@ -86,7 +86,7 @@ def held(every: int, after: float = 0.0) -> Guide:
             age += 1
             if difference is None or float(t) < after or age >= every:
                 difference, age = p - passes.null(t, x_t), 0
-            return guidance.along(p, difference, cfg)
+            return p + difference * cfg
 
         return velocity
 
@@ -161,13 +161,14 @@ class Trick:
 
 
 PLAIN = ""
+HELD = "p − q held from t = 0.4"
 TRICKS: Mapping[str, Trick] = {
     PLAIN: Trick(),
     "guided in t < 0.5": Trick(within(0.0, 0.5)),
     "guided in 0.25 ≤ t < 0.75": Trick(within(0.25, 0.75)),
     "guided from t = 0.25": Trick(within(0.25, 1.0)),
     "p − q held, every 2nd step": Trick(held(2)),
-    "p − q held from t = 0.4": Trick(held(2, after=0.4)),
+    HELD: Trick(held(2, after=0.4)),
     "blocks reused, change < 0.1": Trick(passes=lambda: reusing(0.1)),
     "blocks reused, change < 0.3": Trick(passes=lambda: reusing(0.3)),
 }

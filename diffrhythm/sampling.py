@@ -40,8 +40,7 @@ class State:
 
     x_t: [b, t, c] float32. velocity: the last one evaluated, like x_t; zero before the first step. time_grid:
     whole, as it now stands. passes: transformer passes so far. memory: the solver's. sway: that the grid was
-    begun with, see grids.sway. difference: p - q of the last step, like x_t, where the next one may hold it
-    (guidance.holds); None where it may not.
+    begun with, see grids.sway.
     """
 
     x_t: Tensor
@@ -52,7 +51,6 @@ class State:
     passes: int = 0
     memory: solvers.Memory = field(default_factory=dict)
     sway: float = 0.0
-    difference: Tensor | None = None
 
     @property
     def t(self) -> float:
@@ -159,8 +157,6 @@ def sample(
 def save_state(path: Path, state: State) -> None:
     """Writes a checkpoint, whole or not at all: temporary file, fsync, rename. Raises OSError."""
     tensors = {"x_t": state.x_t, "velocity": state.velocity}
-    if state.difference is not None:
-        tensors["difference"] = state.difference
     tensors |= {f"{MEMORY}{name}": tensor for name, tensor in state.memory.items()}
     about = {
         "schema": CHECKPOINT_SCHEMA,
@@ -226,7 +222,6 @@ def _resumed(state: State, start: State) -> State:
         x_t=state.x_t.to(device),
         velocity=state.velocity.to(device),
         memory={name: tensor.to(device) for name, tensor in state.memory.items()},
-        difference=None if state.difference is None else state.difference.to(device),
     )
 
 
@@ -234,22 +229,15 @@ def _advance(
     model: Passes, conditioning: Conditioning, state: State, solver: solvers.Solver, cfg: float
 ) -> State:
     """The state one solver step later."""
-    t, t_next = state.time_grid[state.position : state.position + 2]
-    is_guided = guidance.is_on(cfg)
-    held = state.difference if solver.holds and guidance.holds(t) else None
-    found: Tensor | None = None
 
-    def velocity(time: Tensor, x_t: Tensor) -> Tensor:
-        nonlocal found
-        modulation = model.modulation(time, conditioning.scalars)
+    def velocity(t: Tensor, x_t: Tensor) -> Tensor:
+        modulation = model.modulation(t, conditioning.scalars)
         p = model.velocity(x_t, modulation, conditioning.conditional)
-        if not is_guided:
+        if not guidance.is_on(cfg):
             return p
-        if held is not None:
-            return guidance.along(p, held, cfg)
-        found = p - model.velocity(x_t, modulation, conditioning.null)
-        return guidance.along(p, found, cfg)
+        return guidance.combine(p, model.velocity(x_t, modulation, conditioning.null), cfg)
 
+    t, t_next = state.time_grid[state.position : state.position + 2]
     step = solver.step(velocity, state.x_t, t, t_next, state.memory)
     return replace(
         state,
@@ -257,8 +245,7 @@ def _advance(
         velocity=step.v,
         memory=step.memory,
         position=state.position + 1,
-        passes=state.passes + solver.evaluations * (2 if is_guided and held is None else 1),
-        difference=found if solver.holds else None,
+        passes=state.passes + solver.evaluations * (2 if guidance.is_on(cfg) else 1),
     )
 
 
@@ -296,16 +283,15 @@ def _state(about: dict[str, object], tensors: dict[str, Tensor]) -> State:
     grids.sway((), sway)
     if not 0 <= position < len(time_grid) or passes < 0:
         raise ValueError(f"position {position} in a grid of {len(time_grid)} points after {passes} passes")
-    if not all(_is_sound(tensor) for tensor in tensors.values()):
-        raise ValueError("numbers that are not float32 or not finite")
     x_t, velocity = tensors.pop("x_t"), tensors.pop("velocity")
-    difference = tensors.pop("difference", None)
-    if x_t.dim() != 3 or any(each is not None and each.shape != x_t.shape for each in (velocity, difference)):
-        raise ValueError("latents of unlike shapes")
+    if x_t.dim() != 3 or x_t.shape != velocity.shape:
+        raise ValueError(f"latents of shapes {list(x_t.shape)} and {list(velocity.shape)}")
+    if not all(_is_sound(tensor) for tensor in (x_t, velocity, *tensors.values())):
+        raise ValueError("numbers that are not float32 or not finite")
     if not all(name.startswith(MEMORY) for name in tensors):
         raise ValueError(f"tensors of unknown names: {', '.join(tensors)}")
     memory = {name.removeprefix(MEMORY): tensor for name, tensor in tensors.items()}
-    return State(x_t, velocity, position, time_grid, conditioning_hash, passes, memory, sway, difference)
+    return State(x_t, velocity, position, time_grid, conditioning_hash, passes, memory, sway)
 
 
 def _is_sound(tensor: Tensor) -> bool:

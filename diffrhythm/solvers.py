@@ -34,14 +34,13 @@ class Step:
 @dataclass(frozen=True, slots=True)
 class Solver:
     """An update rule. evaluations: of the velocity in one step. order: of the error, in steps. sway: of the
-    grid that suits it, see grids.sway. holds: whether its steps may share a null pass, see guidance.holds.
+    grid that suits it, see grids.sway.
     """
 
     evaluations: int
     order: int
     step: Callable[[Velocity, Tensor, float, float, Memory], Step]
     sway: float = 0.0
-    holds: bool = False
 
 
 def named(name: str) -> Solver:
@@ -80,7 +79,7 @@ def one_step(method: str, velocity: Velocity, x_t: Tensor, t: float, t_next: flo
 SOLVERS: Mapping[str, Solver] = {
     "euler": Solver(evaluations=1, order=1, step=euler_step),
     # Euler's rule with most steps near the noise: as good in three quarters of them (docs/quality.md).
-    "sway": Solver(evaluations=1, order=1, step=euler_step, sway=-1.0, holds=True),
+    "sway": Solver(evaluations=1, order=1, step=euler_step, sway=-1.0),
     "midpoint": Solver(evaluations=2, order=2, step=partial(one_step, "midpoint")),
     "heun": Solver(evaluations=2, order=2, step=partial(one_step, "heun2")),
     # torchdiffeq's rk4 is Kutta's 3/8 rule, not the classical one.

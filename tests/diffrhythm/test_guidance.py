@@ -8,11 +8,11 @@ Q = torch.tensor([[[0.5, 4.0]]])
 
 
 def test_the_conditional_velocity_is_pushed_away_from_the_null_one() -> None:
-    assert torch.equal(guidance.along(P, P - Q, 4.0), torch.tensor([[[3.0, -6.0]]]))
+    assert torch.equal(guidance.combine(P, Q, 4.0), torch.tensor([[[3.0, -6.0]]]))
 
 
 def test_two_equal_velocities_stay_as_they_are() -> None:
-    assert torch.equal(guidance.along(P, P - P, 7.0), P)
+    assert torch.equal(guidance.combine(P, P, 7.0), P)
 
 
 @pytest.mark.parametrize(
@@ -20,7 +20,3 @@ def test_two_equal_velocities_stay_as_they_are() -> None:
 )
 def test_guidance_too_weak_to_matter_is_off(cfg: float, on: bool) -> None:
     assert guidance.is_on(cfg) is on
-
-
-def test_only_late_steps_hold() -> None:
-    assert [guidance.holds(t) for t in (0.0, 0.39, 0.4, 0.9)] == [False, False, True, True]
