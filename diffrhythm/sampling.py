@@ -154,6 +154,11 @@ def sample(
     return state.x_t if spans is None else _with_known(state.x_t, asked, spans)
 
 
+def passes_left(state: State, *, cfg: float, sampler: str) -> int:
+    """Transformer passes that what is left of the state's grid takes."""
+    return (state.steps - state.step) * _passes_a_step(solvers.named(sampler), cfg)
+
+
 def save_state(path: Path, state: State) -> None:
     """Writes a checkpoint, whole or not at all: temporary file, fsync, rename. Raises OSError."""
     tensors = {"x_t": state.x_t, "velocity": state.velocity}
@@ -245,8 +250,12 @@ def _advance(
         velocity=step.v,
         memory=step.memory,
         position=state.position + 1,
-        passes=state.passes + solver.evaluations * (2 if guidance.is_on(cfg) else 1),
+        passes=state.passes + _passes_a_step(solver, cfg),
     )
+
+
+def _passes_a_step(solver: solvers.Solver, cfg: float) -> int:
+    return solver.evaluations * (2 if guidance.is_on(cfg) else 1)
 
 
 def _check_numbers(state: State) -> None:

@@ -1,36 +1,145 @@
-"""Foresight: a child that knows its own pace makes the rest of its grid fit the time it has. Pure."""
+"""Foresight: a child that knows its own pace knows what is left of its song, and makes it fit the time. Pure.
+
+Passes of the transformer are measured as they go. The decoder is foreseen from them: by the work of both
+(diffrhythm/cost.py) and by how much faster or slower it gets through its own, which a song of the same model
+has shown before, or, for the first one, a table.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from runner.verdict import MIN_DENSITY
 
 # After so many measured steps the pace is trusted; the first is often slower (cold caches).
 MEASURED_STEPS = 2
-# Decoding and writing have to fit, too: on two cores the decoder takes 0.25 to 1 s for each second of
-# sound and the transformer many times that, so a tenth of the attempt's time is ample; of a short time
-# loudness, encoding and the last beats take their seconds.
-RESERVE = 0.1
+# Of so many newest ones: the machine's speed changes over a night.
+PACED = 5
+# Loudness and encoding, seconds for each of sound (benchmarks/foresight.py).
+WRITE_S = 0.01
+# Kept free besides what is foreseen behind sampling, as a share of it.
+DOUBT = 0.15
+# Of an attempt's time the last beats and the end of the process take theirs, too.
 RESERVE_S = 5.0
 
 
-def sampling_s(timeout_s: float) -> float:
-    """How much of an attempt's time sampling may have used when it ends."""
-    return timeout_s - max(RESERVE * timeout_s, min(RESERVE_S, timeout_s / 2))
-
-
-def steps_that_fit(
-    *, step_s: float, elapsed_s: float, timeout_s: float, remaining: int, t: float
-) -> int | None:
-    """How many of the remaining steps to keep so that the song ends in time; None: all of them fit.
-
-    step_s: this song's measured seconds a step. Never fewer than the floor of MIN_DENSITY steps over
-    [0, 1] leaves for what remains after t, and at least one.
+@dataclass(frozen=True, slots=True)
+class Decoder:
+    """What decoding takes. speed: operations a second, to those of the passes. around_s: seconds that do not
+    grow with the song, to open and compile the decoder and to check its sound.
     """
-    left_s = max(0.0, sampling_s(timeout_s) - elapsed_s)
-    if remaining * step_s <= left_s:
+
+    speed: float
+    around_s: float
+
+
+# Where no song has shown it: of large models, by the arithmetic of their passes and of their decoder, and of
+# small ones. fp32 as measured on a core of Zen 3; bf16 and int8 as reckoned from passes and decoders on two
+# cores of Zen 4, which differ by a fifth between runs.
+LARGE: Mapping[tuple[str, str], Decoder] = {
+    ("fp32", "fp32"): Decoder(0.8, 2.0),
+    ("bf16", "fp32"): Decoder(0.8, 2.0),  # without bf16 of its own, a processor calculates in fp32
+    ("bf16", "bf16"): Decoder(0.75, 4.0),
+    ("int8", "bf16"): Decoder(0.55, 4.0),
+    ("int8", "fp32"): Decoder(0.35, 2.0),
+}
+SMALL = Decoder(0.8, 1.2)
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What a finished song tells of its model's decoder. duration: seconds."""
+
+    model_hash: str
+    precision: str
+    duration: float
+    decoder: Decoder
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """Seconds of what is left of a song, by phase."""
+
+    sample: float
+    decode: float
+    write: float
+
+    @property
+    def all(self) -> float:
+        return self.sample + self.decode + self.write
+
+
+def pace(seconds: Sequence[float]) -> float:
+    """Seconds a pass, or a chunk, goes on to take by those measured, oldest first; at least one.
+
+    The lower middle of the newest: of two the faster, since the first warms up and any may be held up.
+    """
+    newest = sorted(seconds[-PACED:])
+    return newest[(len(newest) - 1) // 2]
+
+
+def decode_s(decoder: Decoder, *, pass_s: float, pass_flops: float, decode_flops: float) -> float:
+    """Seconds from the end of sampling to a checked sound. The flops: of one pass, and of all chunks."""
+    return pass_s * decode_flops / pass_flops / decoder.speed + decoder.around_s
+
+
+def decoder_shown(
+    chunks: Sequence[float], *, decoded_s: float, pass_s: float, pass_flops: float, decode_flops: float
+) -> Decoder | None:
+    """What a song that was made shows of its decoder; None where something took no time.
+
+    chunks: seconds of each, the first with the opening in it. decoded_s: of the whole phase.
+    """
+    if not chunks or not pace(chunks) > 0 or not pass_s > 0:
+        return None
+    chunks_s = len(chunks) * pace(chunks)
+    speed = decode_flops / chunks_s / (pass_flops / pass_s)
+    return Decoder(speed, max(0.0, decoded_s - chunks_s))
+
+
+def decoder_of_nearest(
+    songs: Sequence[Shown], *, model_hash: str, precision: str, duration: float
+) -> Decoder | None:
+    """The decoder in the song of this model and arithmetic whose duration is nearest, of several the last;
+    None: there is no such song.
+
+    Work is reckoned for every duration, but a processor is not as good at all of it.
+    """
+    alike = [song for song in songs if (song.model_hash, song.precision) == (model_hash, precision)]
+    nearest = min(reversed(alike), key=lambda song: abs(math.log(song.duration / duration)), default=None)
+    return None if nearest is None else nearest.decoder
+
+
+def decoding_s(chunks: Sequence[float], chunks_left: int, foreseen_s: float | None) -> float:
+    """Seconds that the rest of the chunks takes, by those decoded so far.
+
+    chunks: their seconds, oldest first. foreseen_s: for all of them. The first has the decoder's opening in
+    it, so that it tells of the others only where nothing else does.
+    """
+    if foreseen_s is None or len(chunks) >= MEASURED_STEPS:
+        return chunks_left * pace(chunks)
+    return foreseen_s * chunks_left / (len(chunks) + chunks_left)
+
+
+def sampling_s(timeout_s: float, after_s: float) -> float:
+    """How much of an attempt's time sampling may have used when it ends.
+
+    after_s: seconds that decoding and writing are foreseen to take.
+    """
+    return timeout_s - max((1 + DOUBT) * after_s, min(RESERVE_S, timeout_s / 2))
+
+
+def steps_that_fit(*, sample_s: float, left_s: float, remaining: int, t: float) -> int | None:
+    """How many of the remaining steps to keep so that sampling ends in time; None: all of them fit.
+
+    sample_s: seconds that all of them take; left_s: that there are. Never fewer than the floor of MIN_DENSITY
+    steps over [0, 1] leaves for what remains after t, and at least one.
+    """
+    left_s = max(0.0, left_s)
+    if sample_s <= left_s:
         return None
     floor = max(1, math.ceil((1 - t) * MIN_DENSITY - 1e-9))
-    kept = max(floor, int(left_s / step_s))
+    kept = max(floor, int(remaining * left_s / sample_s))
     return kept if kept < remaining else None

@@ -43,7 +43,8 @@ class SongRequest:
     another request, or to one that has failed. epoch: when the batch began that makes all songs anew, if
     this is one (seconds since 1970), else 0. steps is what the user asked for, density what this attempt
     may still afford: solver steps over the whole of [0, 1]. estimate: decode the checkpoint's estimate of
-    the song's end instead of sampling on.
+    the song's end instead of sampling on. decoder_speed, decoder_around_s: of the nearest song made before,
+    None without one (see foresight.Decoder).
     """
 
     song: str  # "<job>/<name>"
@@ -79,12 +80,17 @@ class SongRequest:
     epoch: float = 0.0
     edit_source: str | None = None
     edit_spans: list[list[float]] = field(default_factory=list)  # start and end in seconds of each
+    decoder_speed: float | None = None
+    decoder_around_s: float | None = None
     schema: int = SCHEMA
 
 
 @dataclass(frozen=True, slots=True)
 class Heartbeat:
-    """The newest word of a child. Times ending in _mono are the machine's monotonic clock, in seconds."""
+    """The newest word of a child. Times ending in _mono are the machine's monotonic clock, in seconds.
+
+    eta_s: what is left of the song, decoding and writing included; None as long as nothing is measured.
+    """
 
     seq: int
     song: str

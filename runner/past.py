@@ -1,4 +1,4 @@
-"""What a song's folder tells of the making of a song so far, and of its attempts' ends."""
+"""What a song's folder tells of the making of a song so far, of its attempts' ends, and of finished songs."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from pathlib import Path
 
 from runner.errors import ForeignFileError
 from runner.files import read_json, read_message
+from runner.foresight import Decoder, Shown
 from runner.messages import Outcome, SongRequest
-from runner.songfolder import Attempt, SongFolder
+from runner.songfolder import Attempt, Outputs, SongFolder
 from runner.verdict import End
 
 
@@ -54,6 +55,25 @@ def recall(folder: SongFolder, fingerprint: str) -> Past:
         request=newest,
         attempt=mine[-1],
     )
+
+
+def shown(outputs: Outputs) -> list[Shown]:
+    """What the finished songs tell of their models' decoders, the newest last; one that tells nothing is
+    passed over.
+    """
+    found = []
+    for song in outputs.songs():
+        with suppress(OSError, ForeignFileError, KeyError, TypeError, ValueError):
+            made = read_json(song.manifest)
+            told = Shown(
+                str(made["model_hash"]),
+                str(made["precision"]),
+                float(made["duration"]),
+                Decoder(float(made["decoder"]["speed"]), float(made["decoder"]["around_s"])),
+            )
+            if told.duration > 0 and told.decoder.speed > 0 and told.decoder.around_s >= 0:
+                found.append((song.manifest.stat().st_mtime, told))
+    return [told for _, told in sorted(found, key=lambda each: each[0])]
 
 
 def _request(attempt: Attempt) -> SongRequest | None:

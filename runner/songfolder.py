@@ -65,6 +65,10 @@ class SongFolder:
         return f"{self.folder.parent.name}/{self.folder.name}"
 
     @property
+    def outputs(self) -> Outputs:
+        return Outputs(self.folder.parent.parent)
+
+    @property
     def manifest(self) -> Path:
         return self.folder / "song.json"
 

@@ -62,7 +62,7 @@ class Row:
 
     earlier: from a run before the newest batch. health: of a song with a child; gone is a child that ended
     without a word. step of steps, density, t, step_s, rss, swap: the newest beat of a running song's child.
-    eta_s: seconds to the end of the phase's steps, of a healthy one. asked: the steps that the user wanted.
+    eta_s: seconds to the song's end, of a healthy one. asked: the steps that the user wanted.
     quiet_s: seconds since that child's last progress. heard_wall: when the last child was last heard,
     seconds since 1970. retries: attempts that used up one of those
     allowed, the newest excepted. ended: the attempts of this making so far that gave no song, oldest

@@ -17,10 +17,10 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from runner import manifest, probes, processes, verdict
+from runner import foresight, manifest, probes, processes, verdict
 from runner.files import write_json, write_message
 from runner.messages import FREE_CAUSES, Cause, Outcome, QueuedSong, SongAnswer, SongRequest, SongState
-from runner.past import Past, last_t, read_outcome, recall
+from runner.past import Past, last_t, read_outcome, recall, shown
 from runner.songfolder import Attempt, SongFolder
 from runner.spec import Song, asked
 from runner.verdict import GiveUp, Kill, Plan, Watch
@@ -309,6 +309,12 @@ def _ask(
     timeout_s = song.timeout_s if left_s is None else min(song.timeout_s, left_s)
     if plan.mode == "estimate":
         timeout_s = ESTIMATE_S
+    decoder = foresight.decoder_of_nearest(
+        shown(folder.outputs),
+        model_hash=answer.model_hash,
+        precision=plan.precision,
+        duration=answer.duration,
+    )
     return SongRequest(
         song=folder.id,
         attempt=attempt.number,
@@ -333,6 +339,8 @@ def _ask(
         foresight=song.foresight,
         timeout_s=timeout_s,
         mode=plan.mode,
+        decoder_speed=decoder.speed if decoder else None,
+        decoder_around_s=decoder.around_s if decoder else None,
     )
 
 

@@ -181,13 +181,14 @@ def _make(request: SongRequest, attempt: Attempt, pulse: Pulse, began: float) ->
     from diffrhythm.generate import estimate, generate
 
     torch.set_num_threads(request.threads)
-    steps = _Steps(request, attempt, pulse, began)
     model = bundle.load(request.model)
     if model.hash != request.model_hash:
         raise BundleError(
             f"{request.model}: changed since this batch was checked; run the same command again"
         )
     resume = _resume(request)
+    steps = _Steps(request, attempt, pulse, began, model, _decoder(request, model))
+    steps.passes = 0 if resume is None else resume.passes
     if request.mode == "estimate":
         if resume is None or request.duration is None:
             raise CheckpointError(f"no usable checkpoint: {request.checkpoint}: make the song again")
@@ -217,13 +218,19 @@ def _make(request: SongRequest, attempt: Attempt, pulse: Pulse, began: float) ->
             song = make(resume=resume)
         except CheckpointError:  # of another song, or of a version that counted otherwise
             traceback.print_exc()
+            steps.passes = 0
             song = make()
     steps.event(Event("write"))
-    return _write(request, attempt, model, song, resume)
+    return _write(request, attempt, model, song, resume, steps.decoder_shown(song.seconds["decode"]))
 
 
 def _write(
-    request: SongRequest, attempt: Attempt, model: Bundle, song: Song, resume: State | None
+    request: SongRequest,
+    attempt: Attempt,
+    model: Bundle,
+    song: Song,
+    resume: State | None,
+    decoder: foresight.Decoder | None,
 ) -> Outcome:
     """Put the song beside its request, at its loudness and with its tags."""
     from diffrhythm import audio
@@ -254,6 +261,7 @@ def _write(
         "latent_std": round(song.latent_std, 4),
         "warnings": list(song.warnings),
         "precision": song.precision,
+        "decoder": None if decoder is None else asdict(decoder),
         "versions": {name: version(name) for name in ("torch", "numpy", "diffrhythm-runner")},
     }
     return Outcome(request.attempt, None, "made", t=1.0, song=made)
@@ -278,14 +286,24 @@ def _resume(request: SongRequest) -> State | None:
 
 @dataclass(slots=True)
 class _Steps:
-    """What happens at every step: checkpoint, foresight, step log, beat; in this order."""
+    """What happens at every step: checkpoint, foresight, step log, beat; in this order.
+
+    decoder: as it is foreseen. passes: of the transformer, so far. pass_s: seconds of one, at each step of
+    this attempt. chunks: seconds of each decoded one.
+    """
 
     request: SongRequest
     attempt: Attempt
     pulse: Pulse
     began: float
+    model: Bundle
+    decoder: foresight.Decoder
+    passes: int = 0
     last: float = field(default_factory=time.monotonic)
     seconds: list[float] = field(default_factory=list)
+    pass_s: list[float] = field(default_factory=list)
+    chunks: list[float] = field(default_factory=list)
+    left: foresight.Left | None = None
 
     def event(self, event: Event) -> None:
         """A phase began, or a chunk was encoded or decoded; steps come by way of `step`."""
@@ -294,7 +312,8 @@ class _Steps:
         if event.step == 0:  # a phase begins, and what the one before it used is free
             processes.give_back()
         self.last = time.monotonic()
-        left = event.steps - event.step
+        if event.phase == "decode" and event.step > 0:
+            self.chunks.append(event.seconds)
         self.pulse.progress(
             phase=event.phase,
             step=event.step,
@@ -303,20 +322,36 @@ class _Steps:
             passes=event.passes,
             note=event.note,
             step_s=None,
-            eta_s=left * event.seconds if event.seconds else None,
+            eta_s=self._left_at(event),
         )
+
+    def _left_at(self, event: Event) -> float | None:
+        """Seconds to the song's end behind sampling; None before it."""
+        if event.phase == "write":
+            return self._write_s
+        if event.phase != "decode":
+            return None
+        foreseen_s = None if self.left is None else self.left.decode
+        if event.step == 0:
+            return None if foreseen_s is None else foreseen_s + self._write_s
+        return foresight.decoding_s(self.chunks, event.steps - event.step, foreseen_s) + self._write_s
+
+    @property
+    def _write_s(self) -> float:
+        return foresight.WRITE_S * (self.request.duration or 0.0)
 
     def step(self, state: State) -> tuple[float, ...] | None:
         from diffrhythm.sampling import save_state
 
         now = time.monotonic()
         self.seconds.append(now - self.last)
-        self.last = now
+        self.pass_s.append(self.seconds[-1] / max(1, state.passes - self.passes))
+        self.last, self.passes = now, state.passes
         save_state(self.attempt.checkpoint, state)
         tail, note = self._thinned(state)
         if tail is not None:
             state = state.with_tail(tail)
-        step_s = statistics.median(self.seconds[-5:])
+        self.left = self._left(state)
         line = {
             "step": state.step,
             "steps": state.steps,
@@ -324,6 +359,7 @@ class _Steps:
             "seconds": round(self.seconds[-1], 4),
             "passes": state.passes,
             "latent_std": round(state.latent_std, 4),
+            "left": {phase: round(left_s, 3) for phase, left_s in asdict(self.left).items()},
             "wall": round(time.time(), 3),
         }
         with self.attempt.steps.open("a") as log:
@@ -336,29 +372,81 @@ class _Steps:
             t=state.t,
             passes=state.passes,
             latent_std=state.latent_std,
-            step_s=step_s,
-            eta_s=(state.steps - state.step) * step_s,
+            step_s=statistics.median(self.seconds[-foresight.PACED :]),
+            eta_s=self.left.all,
             **({"note": note} if note else {}),
         )
         return tail
+
+    def _left(self, state: State) -> foresight.Left:
+        from diffrhythm.sampling import passes_left
+
+        passes = passes_left(state, cfg=self.request.cfg, sampler=self.request.sampler)
+        pass_s = foresight.pace(self.pass_s)
+        pass_flops, decode_flops = self._flops(state.x_t.shape[1])
+        return foresight.Left(
+            sample=passes * pass_s,
+            decode=foresight.decode_s(
+                self.decoder, pass_s=pass_s, pass_flops=pass_flops, decode_flops=decode_flops
+            ),
+            write=self._write_s,
+        )
+
+    def _flops(self, frames: int) -> tuple[int, int]:
+        """Of a pass and of all chunks of the decoder."""
+        from diffrhythm import cost
+        from diffrhythm.generate import OVERLAP_FRAMES
+        from diffrhythm.vae import chunk_spans
+
+        chunks = chunk_spans(frames, self.request.chunk_frames, OVERLAP_FRAMES)
+        return (
+            cost.of_pass(self.model.config, frames),
+            cost.of_decoder(self.model.vae_config, sum(chunk.stop - chunk.start for chunk in chunks)),
+        )
+
+    def decoder_shown(self, decoded_s: float) -> foresight.Decoder | None:
+        """As this song has shown it; None where too little was measured."""
+        if self.request.duration is None or len(self.pass_s) < foresight.MEASURED_STEPS:
+            return None
+        pass_flops, decode_flops = self._flops(self.model.duration_frames(self.request.duration))
+        return foresight.decoder_shown(
+            self.chunks,
+            decoded_s=decoded_s,
+            pass_s=foresight.pace(self.pass_s),
+            pass_flops=pass_flops,
+            decode_flops=decode_flops,
+        )
 
     def _thinned(self, state: State) -> tuple[tuple[float, ...] | None, str]:
         from diffrhythm import grids
 
         if not self.request.foresight or len(self.seconds) < foresight.MEASURED_STEPS:
             return None, ""
-        remaining = state.steps - state.step
+        left, tail = self._left(state), state.time_grid[state.position + 1 :]
+        elapsed_s = time.monotonic() - self.began - self.pulse.lost_s
         keep = foresight.steps_that_fit(
-            step_s=min(self.seconds[-2:]),
-            elapsed_s=time.monotonic() - self.began - self.pulse.lost_s,
-            timeout_s=self.request.timeout_s,
-            remaining=remaining,
+            sample_s=left.sample,
+            left_s=foresight.sampling_s(self.request.timeout_s, left.decode + left.write) - elapsed_s,
+            remaining=len(tail),
             t=state.t,
         )
         if keep is None:
             return None, ""
-        tail = grids.thin(state.t, state.time_grid[state.position + 1 :], keep)
-        return tail, f"foresight: {keep} steps instead of {remaining} to end in time"
+        note = f"foresight: {keep} steps instead of {len(tail)} to end in time"
+        return grids.thin(state.t, tail, keep), note
+
+
+def _decoder(request: SongRequest, model: Bundle) -> foresight.Decoder:
+    """As a song before has shown it, else as it usually is."""
+    from diffrhythm import precision
+
+    speed, around_s = request.decoder_speed, request.decoder_around_s
+    if speed is not None and around_s is not None:
+        return foresight.Decoder(speed, around_s)
+    if not precision.is_large(model.config):
+        return foresight.SMALL
+    passes = precision.named(request.precision)
+    return foresight.LARGE[passes, precision.of_decoder(passes, precision.cpu_flags())]
 
 
 def _degraded(request: SongRequest, song: Song, resume: State | None) -> str | None:

@@ -132,6 +132,21 @@ def test_passes_count_both_kinds_and_every_evaluation() -> None:
     assert states_of(cfg=0.0)[-1].passes == 6
 
 
+@pytest.mark.parametrize("cfg", [2.0, 0.0])
+@pytest.mark.parametrize("sampler", SOLVERS)
+def test_the_passes_left_are_those_that_come(sampler: str, cfg: float) -> None:
+    states = states_of(sampler=sampler, cfg=cfg, steps=8)
+    foreseen = [sampling.passes_left(state, cfg=cfg, sampler=sampler) for state in states]
+    assert foreseen == [states[-1].passes - state.passes for state in states]
+
+
+def test_the_passes_left_follow_a_thinned_grid() -> None:
+    thinned = states_of(sampler="sway", steps=8)[1].thinned(4)
+    again = states_of(sampler="sway", steps=8, resume=thinned)
+    foreseen = sampling.passes_left(thinned, cfg=2.0, sampler="sway")
+    assert foreseen == again[-1].passes - thinned.passes
+
+
 def test_without_guidance_the_negative_style_does_not_matter() -> None:
     other = replace(song(), null=song(style_seed=5).conditional)
     plain = sample(MODEL, song(), NOISE, steps=2, cfg=0.0)

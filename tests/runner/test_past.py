@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
-from folders import add_attempt, write_failure
+from folders import add_attempt, write_failure, write_manifest
 
 from runner.files import write_message
+from runner.foresight import Decoder, Shown
 from runner.messages import Outcome
-from runner.past import Past, last_t, read_outcome, recall
-from runner.songfolder import Attempt, SongFolder
+from runner.past import Past, last_t, read_outcome, recall, shown
+from runner.songfolder import Attempt, Outputs, SongFolder
 
 GARBAGE = [
     b"",
@@ -208,3 +210,55 @@ def test_an_attempt_that_was_moved_to_another_number_still_belongs_to_its_making
     add_attempt(song, "timeout", series=5)
     past = recall(song, "f")
     assert (past.series, causes(past)) == (5, ["timeout"])
+
+
+# ---------------------------------------------------------------- of songs made before
+
+
+def made(song: SongFolder, age_s: float, **changes: object) -> None:
+    told = {
+        "model_hash": "m",
+        "precision": "fp32",
+        "duration": 20.0,
+        "decoder": {"speed": 0.5, "around_s": 1.5},
+    }
+    write_manifest(song, **told | changes)
+    os.utime(song.manifest, (1e9 - age_s, 1e9 - age_s))
+
+
+def test_finished_songs_show_their_decoders_speed_the_newest_last(tmp_path: Path) -> None:
+    outputs = Outputs(tmp_path)
+    made(outputs.song("night/a"), 1.0)
+    made(outputs.song("night/b"), 9.0, decoder={"speed": 0.7, "around_s": 0})
+    made(outputs.song("day/c"), 5.0, precision="bf16", duration=95)
+    assert shown(outputs) == [
+        Shown("m", "fp32", 20.0, Decoder(0.7, 0.0)),
+        Shown("m", "bf16", 95.0, Decoder(0.5, 1.5)),
+        Shown("m", "fp32", 20.0, Decoder(0.5, 1.5)),
+    ]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"decoder": None},
+        {"decoder": {"speed": "fast", "around_s": 0}},
+        {"decoder": {"speed": 0.0, "around_s": 0}},
+        {"decoder": {"speed": 1.0}},
+        {"duration": -1.0},
+    ],
+)
+def test_a_song_that_tells_nothing_of_its_decoder_is_passed_over(
+    tmp_path: Path, changes: dict[str, object]
+) -> None:
+    made(Outputs(tmp_path).song("night/a"), 1.0, **changes)
+    assert shown(Outputs(tmp_path)) == []
+
+
+def test_a_manifest_that_cannot_be_read_or_is_older_shows_nothing(tmp_path: Path) -> None:
+    outputs = Outputs(tmp_path)
+    write_manifest(outputs.song("night/a"))
+    outputs.song("night/b").folder.mkdir()
+    outputs.song("night/b").manifest.write_text("{")
+    add_attempt(outputs.song("night/c"))
+    assert shown(outputs) == []

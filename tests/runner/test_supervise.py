@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from folders import add_attempt, write_failure
+from folders import add_attempt, write_failure, write_manifest
 
 from runner import manifest, processes
 from runner.files import read_json, read_message, write_message
@@ -247,6 +247,16 @@ def test_a_drawn_seed_is_written_before_the_child_starts_and_kept(song: SongFold
     assert make(song, drawn).state == "done"
     first, second = (read_message(attempt.request, SongRequest) for attempt in song.attempts())
     assert first.seed == second.seed == read_json(song.manifest)["seed"]
+
+
+def test_a_song_is_told_how_fast_the_decoder_was_in_one_made_before(song: SongFolder) -> None:
+    made = {"model_hash": "0", "precision": "bf16", "duration": 95.0}
+    write_manifest(song.outputs.song("day/a"), **made, decoder={"speed": 0.5, "around_s": 2.0})
+    made["model_hash"] = "1"
+    write_manifest(song.outputs.song("day/b"), **made, decoder={"speed": 0.9, "around_s": 3.0})
+    make(song)
+    asked = newest_request(song)
+    assert (asked.decoder_speed, asked.decoder_around_s) == (0.5, 2.0)
 
 
 def test_a_song_that_shall_not_resume_begins_afresh_on_its_first_attempt(song: SongFolder) -> None:

@@ -105,6 +105,13 @@ def sung(whole: Sung, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Sun
         "half, 24 bits": {"checkpoint": half, "bits": 24},
         "half, 32 bits": {"checkpoint": half, "bits": 32},
         "half, thinner": {"checkpoint": half, "density": 4},
+        "a slow decoder": {
+            "steps": 16,
+            "density": 16,
+            "foresight": True,
+            "decoder_speed": 1.0,
+            "decoder_around_s": 3000.0,
+        },
         "half, estimate": {"checkpoint": half, "mode": "estimate"},
         "no checkpoint, estimate": {"checkpoint": str(place / "absent"), "mode": "estimate"},
         "garbage": {"checkpoint": str(garbage)},
@@ -230,6 +237,28 @@ def test_a_checkpoint_that_cannot_be_used_costs_its_steps_and_not_the_song(
 
 
 # ---------------------------------------------------------------- foresight and beats
+
+
+def test_every_step_says_what_is_left_and_the_song_what_it_shows_of_its_decoder(whole: Sung) -> None:
+    left = [line["left"] for line in log_of(whole.attempt)]
+    assert left[-1]["sample"] == 0
+    assert all(each["sample"] > 0 for each in left[:-1])
+    assert all(each["decode"] > 0 and each["write"] > 0 for each in left)
+    assert whole.outcome.song["decoder"]["speed"] > 0
+    assert whole.outcome.song["decoder"]["around_s"] > 0
+
+
+def test_a_resumed_song_has_the_pace_of_its_own_passes(sung: dict[str, Sung]) -> None:
+    first = log_of(sung["half"].attempt)[0]
+    assert first["left"]["sample"] == pytest.approx((STEPS - first["step"]) * first["seconds"], abs=0.005)
+
+
+def test_where_decoding_is_foreseen_to_take_long_fewer_steps_are_taken(sung: dict[str, Sung]) -> None:
+    made = sung["a slow decoder"]
+    log = log_of(made.attempt)
+    assert all(line["left"]["decode"] > 3000 for line in log)
+    assert [line["steps"] for line in log] == [16] + 5 * [6]
+    assert made.outcome.cause is None
 
 
 def test_where_time_runs_out_the_grid_is_thinned_and_beats_and_log_agree(tmp_path: Path) -> None:
