@@ -5,7 +5,12 @@ whole ODE is reckoned from a few measured steps. Each way runs in a process of i
 operator, a product of 2048 x 2048 x 2048 in fp32, is timed before and after each, and tells how much slower
 the machine was meanwhile.
 
-Example: python -m benchmarks.ode --bundle full-size --precision int8 --json ode.json
+The limit of a way is what OpenVINO reaches, in its arithmetic or in fp32, on products that stay in the cache,
+timed before and after, too; a pass has its share of that by the operations it needs (diffrhythm/cost.py).
+OpenVINO counts each kind of its nodes in a pass of its own, with the kernel's name, which tells the
+instruction set. --avx2 holds that down, but for kernels called gemm_mlas, which choose for themselves.
+
+Example: python -m benchmarks.ode --bundle full-size --precision int8 --json ode.json --plot ode.png
 
 The bundle is made by benchmarks/full_size.py where it is not there yet: random weights of the published
 sizes, 5 GB. Errors are those of arithmetic alone, since random weights know nothing of solvers: both run the
@@ -15,8 +20,10 @@ same grid, on fewer frames.
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import multiprocessing
+import os
 import resource
 import statistics
 import time
@@ -28,12 +35,15 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TypeVar, get_args
 
+import numpy as np
+import openvino
 import torch
+from openvino import opset13 as ops
 from torch import Tensor
 from torch.nn import functional as F
 
 from benchmarks import full_size, machine, nearness
-from diffrhythm import bundle, conditioning, sampling
+from diffrhythm import bundle, compiled, conditioning, cost, graphs, packed, sampling
 from diffrhythm.compiled import Compiled
 from diffrhythm.conditioning import Conditioning
 from diffrhythm.generate import seeded_noise
@@ -50,6 +60,14 @@ PROBED = 2048
 PROBES = 5
 # Operators that are listed one by one.
 LISTED = 12
+# The share of a pass from which on an operator is drawn for itself, and what the others are called.
+DRAWN = 0.02
+OTHERS = "others"
+# Numbers a side of products that stay in the cache, and how many of them follow each other.
+CACHED = 512
+CACHED_PRODUCTS = 16
+# Holds the instruction set of OpenVINO's own oneDNN and of torch's, of torch's other kernels, of MKL.
+AVX2 = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2", "MKL_ENABLE_INSTRUCTIONS": "AVX2"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +82,9 @@ class Way:
 
 @dataclass(frozen=True, slots=True)
 class Timed:
-    """What a way took. probe_s: see probe. operators: seconds of a pass in each, by name."""
+    """What a way took. probe_s: see probe. limit: operations a second, see limit. operators, nodes: seconds
+    of a pass in each of torch's and of OpenVINO's, by name.
+    """
 
     load_s: float
     step_s: list[float]
@@ -72,7 +92,9 @@ class Timed:
     steps: int
     peak_rss_bytes: int
     probe_s: float
+    limit: float
     operators: Mapping[str, float]
+    nodes: Mapping[str, float]
 
     @property
     def pass_s(self) -> float:
@@ -96,8 +118,14 @@ def main() -> None:
     parser.add_argument("--measured", type=int, help="steps that are timed of each way, in place of all")
     parser.add_argument("--error-frames", type=int, default=128, help="of songs whose latents are compared")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--avx2", action="store_true", help="no instructions beyond AVX2, see above")
     parser.add_argument("--json", type=Path, help="where to write all figures")
+    parser.add_argument("--plot", type=Path, help="a picture of a pass by operators (needs matplotlib)")
     asked = parser.parse_args()
+    if asked.plot and importlib.util.find_spec("matplotlib") is None:
+        parser.error("--plot needs matplotlib, which is no dependency of ours: pip install matplotlib")
+    if asked.avx2:
+        os.environ.update(AVX2)  # for the processes that measure
     folder = asked.bundle.resolve()
     if not (folder / bundle.ABOUT).is_file():
         full_size.make(folder, torch.float32)
@@ -113,9 +141,12 @@ def main() -> None:
         str(way.precision): nearness.error(apart(latents, folder, way, asked.error_frames), exact)
         for way in ways
     }
-    show(reference, found, errors)
+    pass_flops = cost.of_pass(bundle.load(str(folder)).config, asked.frames)
+    show(reference, found, errors, pass_flops)
     if asked.json:
-        asked.json.write_text(as_json(vars(asked), reference, found, errors), encoding="utf-8")
+        asked.json.write_text(as_json(vars(asked), reference, found, errors, pass_flops), encoding="utf-8")
+    if asked.plot:
+        plot({"reference": reference, **found}, asked.plot)
 
 
 # ---------------------------------------------------------------- measuring
@@ -132,7 +163,7 @@ def apart(job: Callable[[Path, Way, int], T], folder: Path, way: Way, frames: in
 
 def timed(folder: Path, way: Way, frames: int) -> Timed:
     torch.set_num_threads(way.threads)
-    before = probe()
+    before, limit_before = probe(), limit(way)
     began = time.perf_counter()
     model, passes = opened(folder, way, frames)
     load_s = time.perf_counter() - began
@@ -149,7 +180,9 @@ def timed(folder: Path, way: Way, frames: int) -> Timed:
         steps=way.preset.steps,
         peak_rss_bytes=peak,
         probe_s=min(before, probe()),
+        limit=max(limit_before, limit(way)),
         operators=operators_of(profile, states[-1].passes),
+        nodes={} if way.precision is None else nodes_of(model, frames, way.precision, way.threads),
     )
 
 
@@ -217,6 +250,52 @@ def probe() -> float:
     return min(seconds)
 
 
+def limit(way: Way) -> float:
+    """Operations a second of products that stay in the cache, the most of several."""
+    x = torch.randn(CACHED, CACHED, generator=torch.Generator().manual_seed(1))
+    seconds = []
+    for precision in {"fp32", way.precision or "fp32"}:
+        products = cached_products(F.normalize(x), precision)
+        request = graphs.compiled(products, precision=precision, threads=way.threads).create_infer_request()
+        for _ in range(PROBES):
+            began = time.perf_counter()
+            graphs.run(request, x)
+            seconds.append(time.perf_counter() - began)
+    return CACHED_PRODUCTS * 2 * CACHED**3 / min(seconds)
+
+
+def cached_products(weight: Tensor, precision: Precision) -> openvino.Model:
+    """Products of x [n, n] with the weight [n, n], one behind the other, as compiled.py has them."""
+    x = ops.parameter(list(weight.shape), np.float32)
+    y = x
+    steps, scale = packed.quantise(weight)
+    for _ in range(CACHED_PRODUCTS):
+        if precision == "int8":
+            stored = ops.multiply(graphs.constant(steps), graphs.constant(scale[:, None]))
+        else:
+            stored = graphs.constant(weight)
+        y = ops.matmul(y, stored, False, True)
+    return openvino.Model([y], [x], "products")
+
+
+def nodes_of(model: DiT, frames: int, precision: Precision, threads: int) -> dict[str, float]:
+    """Seconds of a pass that each kind of OpenVINO's nodes took, with its kernel's name, the longest first.
+
+    Of a pass of its own: counting takes time.
+    """
+    graph = compiled.graph(model, frames, precision, compiled.SENSITIVE_BLOCKS, {})
+    counted = graphs.properties(precision, threads) | {"PERF_COUNT": True}
+    request = openvino.Core().compile_model(graph, "CPU", counted).create_infer_request()
+    inputs = {i: np.ones(list(each.shape), np.float32) for i, each in enumerate(graph.inputs)}
+    request.infer(inputs)
+    request.infer(inputs)
+    times: dict[str, float] = {}
+    for node in request.profiling_info:
+        name = f"{node.node_type} {node.exec_type}"
+        times[name] = times.get(name, 0.0) + node.real_time.total_seconds()
+    return dict(sorted(times.items(), key=lambda item: -item[1])[:LISTED])
+
+
 def operators_of(profile: torch.profiler.profile, passes: int) -> dict[str, float]:
     """Seconds of a pass that each of torch's operators took for itself, the longest first.
 
@@ -229,25 +308,35 @@ def operators_of(profile: torch.profiler.profile, passes: int) -> dict[str, floa
 # ---------------------------------------------------------------- what is told
 
 
-def show(reference: Timed, found: Mapping[str, Timed], errors: Mapping[str, float]) -> None:
-    print("\n| way | load s | pass s | times faster | ODE s | times faster | peak GB | error | probe ms |")
-    print("|---|---|---|---|---|---|---|---|---|")
+def show(reference: Timed, found: Mapping[str, Timed], errors: Mapping[str, float], pass_flops: int) -> None:
+    print(
+        "\n| way | load s | pass s | times faster | of the limit | ODE s | times faster | peak GB | error "
+        "| probe ms |\n|---|---|---|---|---|---|---|---|---|---|"
+    )
     rows = {f"reference, fp32, {REFERENCE.steps} steps (reckoned)": reference, **found}
     for name, each in rows.items():
         by_pass, by_ode = times_faster(reference, each)
         error = f"{errors[name]:.4f}" if name in errors else "–"
         print(
-            f"| {name} | {each.load_s:.1f} | {each.pass_s:.2f} | {by_pass:.2f} | {each.ode_s:.0f} | "
+            f"| {name} | {each.load_s:.1f} | {each.pass_s:.2f} | {by_pass:.2f} "
+            f"| {share(each, pass_flops):.0%} of {each.limit / 1e9:.0f} GFLOP/s | {each.ode_s:.0f} | "
             f"{by_ode:.1f} | {each.peak_rss_bytes / 1e9:.1f} | {error} | {each.probe_s * 1e3:.0f} |"
         )
     for name, each in rows.items():
-        print(f"\n{name}, ms of a pass: {operators(each.operators)}")
+        print(f"\n{name}, ms of a pass by torch's operators: {operators(each.operators)}")
+        if each.nodes:
+            print(f"  by OpenVINO's nodes and kernels: {operators(each.nodes)}")
 
 
 def times_faster(reference: Timed, each: Timed) -> tuple[float, float]:
     """Of a pass and of the ODE, each reckoned to the same speed of the machine."""
     slower = each.probe_s / reference.probe_s
     return reference.pass_s / each.pass_s * slower, reference.ode_s / each.ode_s * slower
+
+
+def share(each: Timed, pass_flops: int) -> float:
+    """Of the limit, that a pass reaches."""
+    return pass_flops / each.pass_s / each.limit
 
 
 def operators(seconds: Mapping[str, float]) -> str:
@@ -259,6 +348,7 @@ def as_json(
     reference: Timed,
     found: Mapping[str, Timed],
     errors: Mapping[str, float],
+    pass_flops: int,
 ) -> str:
     """All figures; those of the fastest way at the top."""
     best = min(found, key=lambda name: found[name].ode_s)
@@ -273,11 +363,42 @@ def as_json(
         "ode_is_extrapolated_from_steps": len(found[best].step_s),
         "peak_rss_bytes": found[best].peak_rss_bytes,
         "latent_error": errors[best],
-        "asked": {name: asked[name] for name in ("preset", "frames", "error_frames", "threads")},
+        "share_of_limit": share(found[best], pass_flops),
+        "pass_flops": pass_flops,
+        "asked": {name: asked[name] for name in ("preset", "frames", "error_frames", "threads", "avx2")},
         "reference": asdict(reference),
         "ways": {name: asdict(each) | {"latent_error": errors[name]} for name, each in found.items()},
     }
     return json.dumps(told, indent=2)
+
+
+def plot(ways: Mapping[str, Timed], path: Path) -> None:
+    """A bar for each way: seconds of a pass by operators, above it how many times faster it is."""
+    pyplot = importlib.import_module("matplotlib.pyplot")
+    parts = [gathered(each.nodes or each.operators) for each in ways.values()]
+    kinds = sorted({kind for part in parts for kind in part}, key=lambda kind: (kind == OTHERS, kind))
+    reference = next(iter(ways.values()))
+    figure, axes = pyplot.subplots(figsize=(11, 6), layout="constrained")
+    axes.set_prop_cycle(color=pyplot.get_cmap("tab20").colors)
+    tops = [0.0] * len(parts)
+    for kind in kinds:
+        heights = [part.get(kind, 0.0) for part in parts]
+        axes.bar(list(ways), heights, bottom=tops, label=kind)
+        tops = [top + height for top, height in zip(tops, heights, strict=True)]
+    for place, (each, top) in enumerate(zip(ways.values(), tops, strict=True)):
+        by_pass, by_ode = times_faster(reference, each)
+        words = f"{by_pass:.1f} x a pass\n{by_ode:.1f} x the ODE"
+        axes.annotate(words, (place, top), ha="center", va="bottom")
+    axes.set(ylabel="seconds of a pass", ylim=(0, 1.15 * max(tops)))
+    figure.legend(fontsize="small", loc="outside right upper")
+    figure.savefig(path, dpi=150)
+
+
+def gathered(seconds: Mapping[str, float]) -> dict[str, float]:
+    """The same with what takes next to nothing in one."""
+    least = DRAWN * sum(seconds.values())
+    drawn = {kind: each for kind, each in seconds.items() if each >= least}
+    return drawn | {OTHERS: sum(seconds.values()) - sum(drawn.values())}
 
 
 if __name__ == "__main__":

@@ -23,19 +23,20 @@ INT8_GROUP = 128
 
 def compiled(model: openvino.Model, *, precision: Precision, threads: int) -> Any:
     """The graph in this arithmetic: an openvino.CompiledModel."""
-    return openvino.Core().compile_model(
-        model,
-        "CPU",
-        {
-            "INFERENCE_PRECISION_HINT": "f32" if precision == "fp32" else "bf16",
-            "DYNAMIC_QUANTIZATION_GROUP_SIZE": INT8_GROUP if precision == "int8" else 0,
-            "INFERENCE_NUM_THREADS": threads,
-            "NUM_STREAMS": 1,
-            # Or each of several songs would choose the same cores.
-            "ENABLE_CPU_PINNING": False,
-            "PERFORMANCE_HINT": "LATENCY",
-        },
-    )
+    return openvino.Core().compile_model(model, "CPU", properties(precision, threads))
+
+
+def properties(precision: Precision, threads: int) -> dict[str, Any]:
+    """What OpenVINO is told to compile for, by its own names."""
+    return {
+        "INFERENCE_PRECISION_HINT": "f32" if precision == "fp32" else "bf16",
+        "DYNAMIC_QUANTIZATION_GROUP_SIZE": INT8_GROUP if precision == "int8" else 0,
+        "INFERENCE_NUM_THREADS": threads,
+        "NUM_STREAMS": 1,
+        # Or each of several songs would choose the same cores.
+        "ENABLE_CPU_PINNING": False,
+        "PERFORMANCE_HINT": "LATENCY",
+    }
 
 
 def run(request: Any, x: Tensor) -> Tensor:
