@@ -564,6 +564,7 @@ def merged(reports: Sequence[Report]) -> tuple[list[Row], list[Early], list[Degr
                 figures=mean([row.figures for row in each]),
             )
             for each in by_recipe
+            if each
         ],
         [
             replace(each[0], figures=mean([early.figures for early in each]))
