@@ -22,11 +22,23 @@ from diffrhythm.config import CONV_GROUPS, HEADS
 from diffrhythm.graphs import Node
 from diffrhythm.precision import Precision
 from diffrhythm.quantised import Linears
-from diffrhythm.transformer import NORM_EPS, Block, Constants, ConvPositions, DiT, Modulation
+from diffrhythm.transformer import (
+    MLP_FRAMES,
+    NORM_EPS,
+    Block,
+    Constants,
+    ConvPositions,
+    DiT,
+    GatedMLP,
+    Modulation,
+)
 
 # Stay in bfloat16 where the rest is int8: on the demo model, all that int8 lost of a song was lost in the
 # first block (docs/quality.md).
 SENSITIVE_BLOCKS = frozenset({0})
+
+# A node of a linear's weights, in the arithmetic of its block.
+Weight = Callable[[nn.Linear], Node]
 
 # [1, t, h, d / h] ↔ [1, h, t, d / h]
 _FRAMES_AND_HEADS = np.array((0, 2, 1, 3))
@@ -92,7 +104,7 @@ def graph(
     for i, block in enumerate(model.transformer_blocks):
         assert isinstance(block, Block)
         lowered = "bf16" if precision == "int8" and i in spared else precision
-        out = _block(out, block, cos, sin, partial(_linear, precision=lowered, quantised=quantised))
+        out = _block(out, block, cos, sin, partial(_weight, precision=lowered, quantised=quantised))
         if i < len(fusion):
             out = ops.add(out, fusion[i])
     return openvino.Model([out], [h, *fusion], "passes")
@@ -111,21 +123,31 @@ def _positions(h: Node, positions: ConvPositions) -> Node:
     return ops.transpose(out, np.array((0, 2, 1)))
 
 
-def _block(h: Node, block: Block, cos: Node, sin: Node, linear: Callable[[Node, nn.Linear], Node]) -> Node:
-    attention, mlp = block.self_attn, block.mlp
+def _block(h: Node, block: Block, cos: Node, sin: Node, weight: Weight) -> Node:
+    attention = block.self_attn
     x = _norm(h, block.input_layernorm.weight)
     heads = np.array((0, 0, HEADS, attention.head_dim))
     q, k, v = (
-        ops.transpose(ops.reshape(linear(x, each), heads, True), _FRAMES_AND_HEADS)
+        ops.transpose(ops.reshape(_product(x, weight(each)), heads, True), _FRAMES_AND_HEADS)
         for each in (attention.q_proj, attention.k_proj, attention.v_proj)
     )
     y = ops.scaled_dot_product_attention(_rotate(q, cos, sin), _rotate(k, cos, sin), v)
     y = ops.reshape(ops.transpose(y, _FRAMES_AND_HEADS), np.array((0, 0, HEADS * attention.head_dim)), True)
-    h = ops.add(h, linear(y, attention.o_proj))
-    x = _norm(h, block.post_attention_layernorm.weight)
-    gate = ops.swish(linear(x, mlp.gate_proj))
-    up = linear(x, mlp.up_proj)
-    return ops.add(h, linear(ops.multiply(gate, up), mlp.down_proj))
+    h = ops.add(h, _product(y, weight(attention.o_proj)))
+    return ops.add(h, _mlp(_norm(h, block.post_attention_layernorm.weight), block.mlp, weight))
+
+
+def _mlp(x: Node, mlp: GatedMLP, weight: Weight) -> Node:
+    """The frames in pieces, as transformer.py has them."""
+    gate, up, down = (weight(each) for each in (mlp.gate_proj, mlp.up_proj, mlp.down_proj))
+    frames = x.get_output_shape(0)[1]
+    lengths = [min(MLP_FRAMES, frames - start) for start in range(0, frames, MLP_FRAMES)]
+    pieces = ops.variadic_split(x, np.int64(1), np.array(lengths)).outputs() if len(lengths) > 1 else [x]
+    made = [
+        _product(ops.multiply(ops.swish(_product(piece, gate)), _product(piece, up)), down)
+        for piece in pieces
+    ]
+    return ops.concat(made, 1) if len(made) > 1 else made[0]
 
 
 def _norm(h: Node, gains: Tensor) -> Node:
@@ -139,8 +161,12 @@ def _rotate(x: Node, cos: Node, sin: Node) -> Node:
     return ops.add(ops.multiply(x, cos), ops.multiply(turned, sin))
 
 
-def _linear(x: Node, linear: nn.Linear, *, precision: Precision, quantised: Linears) -> Node:
+def _product(x: Node, weight: Node) -> Node:
+    return ops.matmul(x, weight, False, True)
+
+
+def _weight(linear: nn.Linear, *, precision: Precision, quantised: Linears) -> Node:
     if precision != "int8":
-        return ops.matmul(x, graphs.constant(linear.weight), False, True)
+        return graphs.constant(linear.weight)
     steps, scale = quantised.get(linear) or packed.quantise(linear.weight.float())
-    return ops.matmul(x, ops.multiply(graphs.constant(steps), graphs.constant(scale[:, None])), False, True)
+    return ops.multiply(graphs.constant(steps), graphs.constant(scale[:, None]))

@@ -31,6 +31,9 @@ ROTARY_BASE = 10000.0
 # Sines and cosines of one scalar (time, start, duration), and the width of what is made of them.
 SINUSOID_DIM = 256
 SCALAR_DIM = 512
+# Frames that pass an MLP at a time: inside it they are four times as wide as elsewhere, and would be the most
+# that a long song needs (benchmarks/long_pass.py). Songs of 95 s fit whole.
+MLP_FRAMES = 2048
 # What the names begin with of weights that compiled.py takes over: nearly all of a pass, and of the memory.
 COMPILED = ("transformer_blocks.", "input_embed.conv_pos_embed.")
 
@@ -396,6 +399,11 @@ class GatedMLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[b, t, d] → [b, t, d]."""
+        if x.shape[1] <= MLP_FRAMES:
+            return self._gated(x)
+        return torch.cat([self._gated(piece) for piece in torch.split(x, MLP_FRAMES, dim=1)], dim=1)
+
+    def _gated(self, x: Tensor) -> Tensor:
         out: Tensor = self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
         return out
 

@@ -72,6 +72,16 @@ def test_a_resumed_song_is_bit_for_bit_the_uninterrupted_one(precision: Precisio
     assert torch.equal(latents(anew, resume=whole[2])[-1].x_t, whole[-1].x_t)
 
 
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_frames_pass_the_mlps_in_pieces_with_the_same_numbers(
+    monkeypatch: pytest.MonkeyPatch, precision: Precision
+) -> None:
+    whole = last(compiled(precision))
+    monkeypatch.setattr("diffrhythm.compiled.MLP_FRAMES", 24)
+    pieces = last(Compiled(model(), frames=FRAMES, precision=precision, threads=1))
+    assert golden.distance(pieces, whole) < 1e-5
+
+
 def test_the_two_kinds_of_pass_do_not_mix() -> None:
     passes = compiled("fp32")
     x_t = torch.randn(1, FRAMES, 64, generator=torch.Generator().manual_seed(2))

@@ -5,6 +5,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from diffrhythm import transformer
 from diffrhythm.config import ModelConfig
 from diffrhythm.errors import BundleError
 from diffrhythm.transformer import Constants, DiT, load_weights, rotate
@@ -98,3 +99,17 @@ def test_a_batch_is_its_items_one_by_one() -> None:
         together = dit.velocity(x_t, modulation, constants(dit, 20))
         alone = torch.cat([dit.velocity(x[None], modulation, constants(dit, 20)) for x in x_t])
     assert golden.distance(together, alone) < golden.ONE_PASS
+
+
+@pytest.mark.parametrize("at_a_time", [1, 24, 63, 64])
+def test_an_mlp_gives_the_same_numbers_in_pieces_of_any_size(
+    monkeypatch: pytest.MonkeyPatch, at_a_time: int
+) -> None:
+    block = model().transformer_blocks[0]
+    h = torch.randn(2, 64, CONFIG.dim, generator=torch.Generator().manual_seed(0))
+    whole, inside = block.mlp(h), []
+    monkeypatch.setattr(transformer, "MLP_FRAMES", at_a_time)
+    block.mlp.gate_proj.register_forward_hook(lambda _, __, made: inside.append(made.shape[1]))
+    assert golden.distance(block.mlp(h), whole) < 1e-6
+    assert sum(inside) == 64
+    assert max(inside) == at_a_time
