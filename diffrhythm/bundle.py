@@ -156,8 +156,10 @@ class Bundle:
             return min(max(seconds, durations.min), durations.max)
         return min((choice for choice in durations if choice >= seconds), default=self.longest)
 
-    def check_duration(self, seconds: float) -> None:
-        """Raises RequestError for a duration that the model cannot make."""
+    def check_duration(self, seconds: float, key: str = "duration") -> None:
+        """Raises RequestError, naming the key that asks for it, for a duration that the model cannot make at
+        once.
+        """
         durations = self.about.durations
         if isinstance(durations, Range):
             fits, wanted = (
@@ -166,20 +168,23 @@ class Bundle:
             )
         else:
             fits, wanted = seconds in durations, " or ".join(f"{choice:g}" for choice in sorted(durations))
+        if not fits and seconds > self.longest and key == "duration":
+            raise RequestError(
+                f"{self.name} cannot make {seconds:g} s at once: duration: choose {wanted}, another model, "
+                f"or `window: {self.longest:g}` to make it in overlapping windows"
+            )
         if not fits:
             raise RequestError(
-                f"{self.name} cannot make {seconds:g} s: duration: choose {wanted}, or another model"
+                f"{self.name} cannot make {seconds:g} s: {key}: choose {wanted}, or another model"
             )
 
-    def duration_frames(self, seconds: float) -> int:
+    def duration_frames(self, seconds: float, key: str = "duration") -> int:
         """Latent frames of a song of this many seconds: enough to hold them, or all that the model has.
 
         Raises RequestError as check_duration does.
         """
-        self.check_duration(seconds)
-        if self.about.frames == "all":
-            return self.config.max_frames
-        return math.ceil(round(seconds * SAMPLE_RATE) / HOP)
+        self.check_duration(seconds, key)
+        return self.config.max_frames if self.about.frames == "all" else frames_of(seconds)
 
     @cached_property
     def inventory(self) -> Inventory:
@@ -251,6 +256,11 @@ class Bundle:
         except (SafetensorError, OSError) as error:
             raise BundleError(f"cannot read ({error}): {path}; get the bundle again") from error
         return packed.unpack(tensors, path)
+
+
+def frames_of(seconds: float) -> int:
+    """Latent frames that hold so many seconds."""
+    return math.ceil(round(seconds * SAMPLE_RATE) / HOP)
 
 
 def load(name_or_path: str | Path) -> Bundle:

@@ -37,6 +37,8 @@ from diffrhythm.transformer import (
 # first block (docs/quality.md).
 SENSITIVE_BLOCKS = frozenset({0})
 
+# Of pass: conditional and null.
+KINDS = 2
 # A node of a linear's weights, in the arithmetic of its block.
 Weight = Callable[[nn.Linear], Node]
 
@@ -82,6 +84,8 @@ class Compiled:
     def _request(self, constants: Constants) -> Any:
         """What runs this kind of pass: what the text adds is handed over once."""
         if id(constants) not in self._requests:
+            if len(self._requests) == KINDS:  # the window before is over
+                self._requests.pop(next(iter(self._requests)))
             request = self._passes.create_infer_request()
             for i, text in enumerate(constants.fusion, 1):
                 request.set_input_tensor(i, openvino.Tensor(text.contiguous().numpy(), shared_memory=True))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -22,26 +22,29 @@ from diffrhythm import audio, conditioning, editing, sampling, solvers, vae
 from diffrhythm import precision as arithmetic
 from diffrhythm import style as styles
 from diffrhythm.audio import Audio, Checks
-from diffrhythm.bundle import Bundle
+from diffrhythm.bundle import Bundle, frames_of
 from diffrhythm.editing import Edit, Known
-from diffrhythm.errors import LyricsError, RequestError, StyleError
+from diffrhythm.errors import CheckpointError, LyricsError, RequestError, StyleError
 from diffrhythm.events import Event, Phase
 from diffrhythm.lyrics import Alignment, Lyrics, align, parse_lrc
 from diffrhythm.phonemes import Language
 from diffrhythm.precision import Precision
-from diffrhythm.sampling import Passes, State
+from diffrhythm.sampling import Before, Passes, State
 from diffrhythm.transformer import DiT
 from diffrhythm.vae_config import LATENT_CHANNELS, SAMPLE_RATE
+from diffrhythm.windows import Window, cover
 
 Compat = Literal["ours", "published"]
 OnEvent = Callable[[Event], None]
-# May give points that replace what is left of the grid (sampling.OnStep).
-OnStep = Callable[[State], Sequence[float] | None]
+# May give the same state with another grid to go on with (sampling.OnStep).
+OnStep = Callable[[State], State | None]
 
 # What follows the last line when the song's length is ours to choose.
 TAIL_S = 4.0
 # Between the samples and in lossy formats a song rises above its own peak.
 PEAK_DBFS = -1.0
+# Frames that the windows of a long song share, 8 s (benchmarks/seams.py).
+OVERLAP = 172
 CHUNK_FRAMES = 128
 OVERLAP_FRAMES = 32
 
@@ -59,6 +62,7 @@ class Request:
     style_clip: Path | None = None
     negative_style: str | None = None
     duration: float | None = None
+    window: float | None = None
     seed: int = 0
     steps: int = 16
     cfg: float = 4.0
@@ -76,11 +80,13 @@ class Request:
 class Plan:
     """What a request comes to with this model, known before any weight is read.
 
-    duration: seconds. frames: of the latent. warnings: about the lyrics, one line each.
+    duration: seconds. frames: of the latent. windows: that cover them, one where the song is made at once.
+    warnings: about the lyrics, one line each.
     """
 
     duration: float
     frames: int
+    windows: tuple[Window, ...]
     alignment: Alignment
     precision: Precision
     warnings: tuple[str, ...]
@@ -91,9 +97,9 @@ class Song:
     """A finished song, or the estimate of one.
 
     audio: float32 [2, n], n = round(duration · sample_rate), peak at −1 dBFS. seconds: what each phase took.
-    time_grid: the points that were really walked; its last is 1 for a finished song. passes: of the
-    transformer. latent_std: of what was decoded. checks: of audio. precision: of the transformer, None for an
-    estimate.
+    time_grid: the points that were really walked; its last is 1 for a finished song; of a song in windows,
+    those of the one with the fewest. windows: see windows.py. passes: of the transformer. latent_std: of what
+    was decoded. checks: of audio. precision: of the transformer, None for an estimate.
     """
 
     audio: Audio
@@ -101,6 +107,7 @@ class Song:
     duration: float
     seconds: Mapping[Phase, float]
     time_grid: tuple[float, ...]
+    windows: tuple[Window, ...]
     passes: int
     warnings: tuple[str, ...]
     latent_std: float
@@ -116,6 +123,7 @@ def generate(
     style_clip: Path | None = None,
     negative_style: str | None = None,
     duration: float | None = None,
+    window: float | None = None,
     seed: int,
     steps: int,
     cfg: float,
@@ -136,11 +144,12 @@ def generate(
     lyrics: LRC text, None for an instrumental; lyrics_source and lyrics_first_line: where it is written, for
     messages; lyrics_compat: read as the published program does, or with no line lost. style or style_clip: a
     text, or an audio file of ten seconds or more. negative_style: a text to move away from, None for the
-    model's own. duration: seconds; None: as the lyrics need, within what the model makes. seed, steps, cfg,
-    sampler: of the run. precision: fp32, bf16, int8 or auto. chunk_frames: of the VAE; less takes less
-    memory. edit: parts of a given song to make anew; without a duration, the song is as long as that one.
-    on_event: told of every phase, step and chunk. on_step: given the state after each step, for keeping; it
-    may thin what is left of the grid. resume: such a state to go on from.
+    model's own. duration: seconds; None: as the lyrics need, within what the model makes. window: seconds of
+    the overlapping windows that a longer song is made in; None: at once. seed, steps, cfg, sampler: of the
+    run. precision: fp32, bf16, int8 or auto. chunk_frames: of the VAE; less takes less memory. edit: parts of
+    a given song to make anew; without a duration, the song is as long as that one. on_event: told of every
+    phase, step and chunk. on_step: given the state after each step, for keeping; it may thin what is left of
+    the grid. resume: such a state to go on from.
 
     Raises InputError (lyrics, style, audio, request), BundleError, NumbersError, CheckpointError.
     """
@@ -150,6 +159,7 @@ def generate(
         style_clip=style_clip,
         negative_style=negative_style,
         duration=duration,
+        window=window,
         seed=seed,
         steps=steps,
         cfg=cfg,
@@ -171,11 +181,12 @@ def generate(
     state = _sample(bundle, request, plan, positive, negative, known, progress, on_step, resume)
     return _finish(
         bundle,
-        state.x_t,
+        state.joined(state.x_t),
         known,
         duration=plan.duration,
+        windows=plan.windows,
         chunk_frames=chunk_frames,
-        time_grid=state.time_grid,
+        time_grid=state.walked,
         passes=state.passes,
         warnings=plan.warnings,
         precision=plan.precision,
@@ -188,6 +199,7 @@ def estimate(
     state: State,
     *,
     duration: float,
+    window: float | None = None,
     chunk_frames: int = CHUNK_FRAMES,
     edit: Edit | None = None,
     seed: int = 0,
@@ -195,21 +207,23 @@ def estimate(
 ) -> Song:
     """The song that a checkpoint's flow points to: x_1 ≈ x_t + (1 − t) v, decoded.
 
-    edit, seed: those that it was begun with. Raises RequestError for a duration that the state does not hold,
-    NumbersError as generate does.
+    window, edit, seed: those that it was begun with. Raises RequestError for a duration that the state does
+    not hold, also where its last window has not begun, NumbersError as generate does.
     """
-    if state.x_t.shape[1] != bundle.duration_frames(duration):
+    windows, latents = _windows(bundle, duration, window), state.joined(state.estimate())
+    if latents.shape[1] != windows[-1].end:
         raise RequestError(
-            f"checkpoint of {state.x_t.shape[1]} frames for a song of {duration:g} s: estimate: "
+            f"checkpoint of {latents.shape[1]} frames for a song of {duration:g} s: estimate: "
             "give the duration that it was begun with"
         )
     progress = _Progress(on_event)
-    known = _known(bundle, edit, duration, state.x_t.shape[1], seed, chunk_frames, progress)
+    known = _known(bundle, edit, duration, windows[-1].end, seed, chunk_frames, progress)
     return _finish(
         bundle,
-        state.estimate(),
+        latents,
         known,
         duration=duration,
+        windows=windows,
         chunk_frames=chunk_frames,
         time_grid=state.time_grid[: state.position + 1],
         passes=state.passes,
@@ -242,11 +256,25 @@ def inspect(bundle: Bundle, request: Request) -> Plan:
     _check_words(request, lines)
     samples = 0 if request.edit is None else editing.read_source(request.edit).shape[1]
     duration = _duration(bundle, request, lines, samples)
-    frames = bundle.duration_frames(duration)
+    windows = _windows(bundle, duration, request.window)
+    frames = windows[-1].end
     if request.edit is not None:
+        if len(windows) > 1:
+            raise RequestError(
+                f"an edit of {duration:g} s in windows of {request.window:g} s: window: only a song that is "
+                "made at once can be edited; leave window out, or choose a model of longer songs"
+            )
         editing.spans_to_make(request.edit, samples=samples, duration=duration, frames=frames)
     alignment = _align(bundle, request, lines, frames, duration)
-    return Plan(duration, frames, alignment, precision, (*lines.warnings, *alignment.warnings))
+    return Plan(duration, frames, windows, alignment, precision, (*lines.warnings, *alignment.warnings))
+
+
+def _windows(bundle: Bundle, duration: float, window: float | None) -> tuple[Window, ...]:
+    """What covers a song of this duration; see generate. Raises RequestError where the model cannot."""
+    at_once = None if window is None else bundle.duration_frames(window, "window")
+    if at_once is None or window is None or duration <= window:
+        return (Window(0, bundle.duration_frames(duration)),)
+    return cover(max(frames_of(duration), at_once), window=at_once, overlap=min(OVERLAP, at_once // 2))
 
 
 def _duration(bundle: Bundle, request: Request, lines: Lyrics, samples: int) -> float:
@@ -259,7 +287,10 @@ def _duration(bundle: Bundle, request: Request, lines: Lyrics, samples: int) -> 
         return bundle.fitting_duration(samples / SAMPLE_RATE)
     if not lines.lines:
         return bundle.longest
-    return bundle.fitting_duration(_align(bundle, request, lines, None, None).end_seconds + TAIL_S)
+    needed = _align(bundle, request, lines, None, None).end_seconds + TAIL_S
+    if request.window is not None and needed > bundle.longest:
+        return needed
+    return bundle.fitting_duration(needed)
 
 
 def _check_numbers(request: Request) -> None:
@@ -365,39 +396,74 @@ def _sample(
     model = bundle.open_transformer()
     passes = _passes(bundle, model, plan)
     progress.begin("sample")
-    song = conditioning.build(
-        model,
-        text_ids=torch.from_numpy(plan.alignment.ids),
-        style=positive,
-        negative_style=negative,
-        known=None if known is None else known.latents,
-        duration_frames=plan.frames,
-    )
+    noise = seeded_noise(request.seed, plan.frames)
     last = resume
 
-    def stepped(state: State) -> Sequence[float] | None:
+    def stepped(state: State) -> State:
         nonlocal last
         progress.step(state)
-        last = state
-        tail = on_step(state) if on_step else None
+        last = (on_step(state) if on_step else None) or state
         progress.restart_clock()
-        return tail
+        return last
 
-    progress.restart_clock()
-    sampling.sample(
-        passes,
-        song,
-        seeded_noise(request.seed, plan.frames),
-        steps=request.steps,
-        cfg=request.cfg,
-        sampler=request.sampler,
-        spans=None if known is None else known.spans,
-        on_step=stepped,
-        resume=resume,
-    )
+    for number in range(_begun(resume, plan), len(plan.windows)):
+        window = plan.windows[number]
+        begun = last if last is not None and last.window == number else None
+        steps, later, before = request.steps, (request.steps,) * (len(plan.windows) - 1), None
+        if begun is not None:
+            before = begun.before
+        elif last is not None:
+            steps, later, before = last.later[0], last.later[1:], last.passed_on(window.known)
+        # What was made before a window is known to it, as the rest of its song is to an edit.
+        given = known if before is None else _given(before, window)
+        song = conditioning.build(
+            model,
+            text_ids=torch.from_numpy(plan.alignment.ids[window.start : window.end]),
+            style=positive,
+            negative_style=negative,
+            known=None if given is None else given.latents,
+            duration_frames=window.end - window.start,
+        )
+        progress.restart_clock()
+        sampling.sample(
+            passes,
+            song,
+            noise[:, window.start : window.end],
+            steps=steps,
+            cfg=request.cfg,
+            sampler=request.sampler,
+            spans=None if given is None else given.spans,
+            on_step=stepped,
+            resume=begun,
+            before=before,
+            later=later,
+        )
     if last is None:
         raise AssertionError("a run of at least one step, or a resumed one, has a last state")
     return last
+
+
+def _begun(state: State | None, plan: Plan) -> int:
+    """The number of the window that a state to resume is in. Raises CheckpointError where it is in none."""
+    if state is None:
+        return 0
+    number, windows = state.window, len(plan.windows)
+    fits = number + 1 + len(state.later) == windows
+    if fits and state.before is not None:
+        window = plan.windows[number]
+        made = (state.before.latents.shape[1], state.before.known)
+        fits = made == (window.start + window.known, window.known)
+    if not fits:
+        raise CheckpointError("checkpoint of other windows: resume: begin this song afresh")
+    return number
+
+
+def _given(before: Before, window: Window) -> Known:
+    """What a window knows: its first frames, which have been made."""
+    frames = window.end - window.start
+    latents = torch.zeros(1, frames, LATENT_CHANNELS)
+    latents[:, : window.known] = before.latents[:, window.start :]
+    return Known(latents, ((window.known, frames),))
 
 
 def _passes(bundle: Bundle, model: DiT, plan: Plan) -> Passes:
@@ -409,7 +475,7 @@ def _passes(bundle: Bundle, model: DiT, plan: Plan) -> Passes:
 
     return compiled.Compiled(
         model,
-        frames=plan.frames,
+        frames=plan.windows[0].end,
         precision=plan.precision,
         threads=torch.get_num_threads(),
         quantised=quantised.linears(bundle, model, compiled.SENSITIVE_BLOCKS)
@@ -430,6 +496,7 @@ def _finish(
     known: Known | None,
     *,
     duration: float,
+    windows: tuple[Window, ...],
     chunk_frames: int,
     time_grid: tuple[float, ...],
     passes: int,
@@ -458,6 +525,7 @@ def _finish(
         duration=duration,
         seconds=progress.end(),
         time_grid=time_grid,
+        windows=windows,
         passes=passes,
         warnings=warnings,
         latent_std=float(latents.std()),
@@ -503,7 +571,7 @@ class _Progress:
                 step=state.step,
                 steps=state.steps,
                 seconds=time.monotonic() - self.step_began,
-                t=state.t,
+                t=state.reached,
                 passes=state.passes,
                 latent_std=state.latent_std,
             )

@@ -35,12 +35,27 @@ MEMORY = "memory."
 
 
 @dataclass(frozen=True, slots=True)
+class Before:
+    """The windows of a long song that were made before the one at hand.
+
+    latents: [b, t', c] of all their frames; the last `known` of them are the first of the window at hand.
+    grids: that each of them walked. passes: of all of them.
+    """
+
+    latents: Tensor
+    known: int
+    grids: tuple[tuple[float, ...], ...]
+    passes: int
+
+
+@dataclass(frozen=True, slots=True)
 class State:
     """A run after `position` steps of its grid: all that is needed to go on.
 
     x_t: [b, t, c] float32. velocity: the last one evaluated, like x_t; zero before the first step. time_grid:
     whole, as it now stands. passes: transformer passes so far. memory: the solver's. sway: that the grid was
-    begun with, see grids.sway.
+    begun with, see grids.sway. before, later: of a song in windows (windows.py), what was made before this
+    one, and the steps of each to come.
     """
 
     x_t: Tensor
@@ -51,6 +66,13 @@ class State:
     passes: int = 0
     memory: solvers.Memory = field(default_factory=dict)
     sway: float = 0.0
+    before: Before | None = None
+    later: tuple[int, ...] = ()
+
+    @property
+    def window(self) -> int:
+        """Windows made before this one."""
+        return len(self.before.grids) if self.before else 0
 
     @property
     def t(self) -> float:
@@ -58,18 +80,35 @@ class State:
         return self.time_grid[self.position]
 
     @property
+    def reached(self) -> float:
+        """The t of the frames that are least far: 0 until the last window has begun."""
+        return 0.0 if self.later else self.t
+
+    @property
+    def walked(self) -> tuple[float, ...]:
+        """The grid of this window as far as it is done, or that of one before if that had fewer steps."""
+        grids_before = self.before.grids if self.before else ()
+        return min((*grids_before, self.time_grid[: self.position + 1]), key=len)
+
+    @property
     def step(self) -> int:
-        """Solver steps done."""
-        return self.position
+        """Solver steps done, in all windows."""
+        return self._steps_before + self.position
 
     @property
     def steps(self) -> int:
-        """Solver steps of the grid as it now stands."""
-        return len(self.time_grid) - 1
+        """Solver steps of all windows, of the grids as they now stand."""
+        return self._steps_before + len(self.time_grid) - 1 + sum(self.later)
+
+    @property
+    def _steps_before(self) -> int:
+        return sum(len(grid) - 1 for grid in self.before.grids) if self.before else 0
 
     @property
     def density(self) -> float:
         """Steps that a whole grid would have at the pace of what is left."""
+        if self.later and self.t == 1:
+            return float(self.later[0])
         return grids.density(self.time_grid, self.position, self.sway)
 
     @property
@@ -91,10 +130,41 @@ class State:
         return replace(self, time_grid=self.time_grid[: self.position + 1] + tail)
 
     def thinned(self, density: float) -> State:
-        """The same state with what is left of the grid as dense as that; itself where it is no denser."""
+        """The same state with what is left of the grid, and those of later windows, as dense as that; itself
+        where they are no denser.
+        """
+        later = tuple(min(steps, max(1, math.floor(density))) for steps in self.later)
+        state = self if later == self.later else replace(self, later=later)
         if self.t < 1 and density < self.density - 1e-6:
-            return self.with_tail(grids.remaining(self.t, density, self.sway))
-        return self
+            return state.with_tail(grids.remaining(self.t, density, self.sway))
+        return state
+
+    def spread(self, steps: int) -> State:
+        """The same state with at most so many steps left, shared out over this window and those to come.
+
+        Each keeps at least one.
+        """
+        left = len(self.time_grid) - 1 - self.position
+        if steps >= left + sum(self.later):
+            return self
+        here = max(1, round(left * steps / (left + sum(self.later)))) if left else 0
+        each, more = divmod(max(0, steps - here), len(self.later)) if self.later else (0, 0)
+        later = tuple(max(1, each + (i < more)) for i in range(len(self.later)))
+        tail = grids.thin(self.t, self.time_grid[self.position + 1 :], here) if left else ()
+        return replace(self.with_tail(tail), later=later)
+
+    def joined(self, latents: Tensor) -> Tensor:
+        """`latents` [b, t, c] of this window behind those made before it: [b, t' + t - known, c]."""
+        if self.before is None:
+            return latents
+        return torch.cat([self.before.latents, latents[:, self.before.known :]], dim=1)
+
+    def passed_on(self, known: int) -> Before:
+        """What this window, which is finished, and those before it are to the next one, which knows so many
+        frames.
+        """
+        made, grids_before = self.joined(self.x_t), self.before.grids if self.before else ()
+        return Before(made, known, (*grids_before, self.time_grid), self.passes)
 
 
 class Passes(Protocol):
@@ -109,8 +179,8 @@ class Passes(Protocol):
         ...
 
 
-# Called after every step; points that it gives replace what is left of the grid.
-OnStep = Callable[[State], Sequence[float] | None]
+# Called after every step; may give the same state with another grid to go on with.
+OnStep = Callable[[State], State | None]
 
 
 def sample(
@@ -125,13 +195,16 @@ def sample(
     spans: Sequence[Span] | None = None,
     on_step: OnStep | None = None,
     resume: State | None = None,
+    before: Before | None = None,
+    later: tuple[int, ...] = (),
 ) -> Tensor:
     """The song's latents: [b, t, c] float32.
 
     noise: [b, t, c], x at t = 0. steps: solver steps, on the sampler's own grid or on `grid`; 0 gives the
     bare noise. cfg: guidance w in p + (p - q) w, below 1e-5 one pass does. spans: frames to make new; the
     known latent guides in all others, and there the result is the known latent, exactly. on_step: called
-    after every step, with a state that is finite. resume: goes on from that state, on its own grid.
+    after every step, with a state that is finite. resume: goes on from that state, on its own grid. before,
+    later: of a song of which this is a window; every state carries them.
 
     Raises RequestError for what cannot be sampled, CheckpointError for a state of another song,
     NotFiniteError and RunawayError at the step where x_t goes wrong, before on_step sees it.
@@ -142,15 +215,13 @@ def sample(
     asked = conditioning if spans is None else with_spans(conditioning, spans)
     sway = solver.sway if grid is None else 0.0
     time_grid = grids.sway(grids.uniform(steps), sway) if grid is None else _points(grid, steps)
-    start = _start(asked, noise.float(), time_grid, sway)
+    start = _start(asked, noise.float(), time_grid, sway, before, later)
     state = start if resume is None else _resumed(resume, start)
     with torch.no_grad():
-        while state.position < state.steps:
+        while state.position < len(state.time_grid) - 1:
             state = _advance(model, asked, state, solver, cfg)
             _check_numbers(state)
-            tail = on_step(state) if on_step else None
-            if tail is not None:
-                state = state.with_tail(tail)
+            state = (on_step(state) if on_step else None) or state
     return state.x_t if spans is None else _with_known(state.x_t, asked, spans)
 
 
@@ -162,6 +233,8 @@ def passes_left(state: State, *, cfg: float, sampler: str) -> int:
 def save_state(path: Path, state: State) -> None:
     """Writes a checkpoint, whole or not at all: temporary file, fsync, rename. Raises OSError."""
     tensors = {"x_t": state.x_t, "velocity": state.velocity}
+    if state.before is not None:
+        tensors["before"] = state.before.latents
     tensors |= {f"{MEMORY}{name}": tensor for name, tensor in state.memory.items()}
     about = {
         "schema": CHECKPOINT_SCHEMA,
@@ -170,7 +243,10 @@ def save_state(path: Path, state: State) -> None:
         "conditioning_hash": state.conditioning_hash,
         "passes": state.passes,
         "sway": state.sway,
+        "later": state.later,
     }
+    if state.before is not None:
+        about["before"] = {name: getattr(state.before, name) for name in ("known", "grids", "passes")}
     data = save(
         {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, {"state": json.dumps(about)}
     )
@@ -201,7 +277,14 @@ def _points(grid: Sequence[float], steps: int) -> tuple[float, ...]:
     return points
 
 
-def _start(conditioning: Conditioning, noise: Tensor, time_grid: tuple[float, ...], sway: float) -> State:
+def _start(
+    conditioning: Conditioning,
+    noise: Tensor,
+    time_grid: tuple[float, ...],
+    sway: float,
+    before: Before | None,
+    later: tuple[int, ...],
+) -> State:
     """The state before the first step."""
     shape = conditioning.latent_shape
     if noise.dim() != 3 or noise.shape[1:] != shape[1:] or shape[0] not in (1, noise.shape[0]):
@@ -209,7 +292,17 @@ def _start(conditioning: Conditioning, noise: Tensor, time_grid: tuple[float, ..
             f"noise of shape {list(noise.shape)}: sampling: this song takes {list(shape)}, or a batch of it"
         )
     x_0 = noise.to(conditioning.all_new.device)
-    return State(x_0, torch.zeros_like(x_0), 0, time_grid, conditioning.hash, sway=sway)
+    return State(
+        x_0,
+        torch.zeros_like(x_0),
+        0,
+        time_grid,
+        conditioning.hash,
+        passes=before.passes if before else 0,
+        sway=sway,
+        before=before,
+        later=later,
+    )
 
 
 def _resumed(state: State, start: State) -> State:
@@ -227,6 +320,9 @@ def _resumed(state: State, start: State) -> State:
         x_t=state.x_t.to(device),
         velocity=state.velocity.to(device),
         memory={name: tensor.to(device) for name, tensor in state.memory.items()},
+        before=None
+        if state.before is None
+        else replace(state.before, latents=state.before.latents.to(device)),
     )
 
 
@@ -297,10 +393,39 @@ def _state(about: dict[str, object], tensors: dict[str, Tensor]) -> State:
         raise ValueError(f"latents of shapes {list(x_t.shape)} and {list(velocity.shape)}")
     if not all(_is_sound(tensor) for tensor in (x_t, velocity, *tensors.values())):
         raise ValueError("numbers that are not float32 or not finite")
+    before = _before(about, tensors, x_t)
+    later = _whole_numbers(about.get("later", []))
     if not all(name.startswith(MEMORY) for name in tensors):
         raise ValueError(f"tensors of unknown names: {', '.join(tensors)}")
     memory = {name.removeprefix(MEMORY): tensor for name, tensor in tensors.items()}
-    return State(x_t, velocity, position, time_grid, conditioning_hash, passes, memory, sway)
+    return State(x_t, velocity, position, time_grid, conditioning_hash, passes, memory, sway, before, later)
+
+
+def _before(about: dict[str, object], tensors: dict[str, Tensor], x_t: Tensor) -> Before | None:
+    """The windows before, taken out of the checkpoint's parts; None where there were none."""
+    if "before" not in about and "before" not in tensors:
+        return None
+    told, latents = about["before"], tensors.pop("before")
+    if not isinstance(told, dict) or not isinstance(told["grids"], list):
+        raise TypeError("windows before of another type")
+    grids_before = tuple(tuple(float(point) for point in grid) for grid in told["grids"])
+    for grid in grids_before:
+        grids.check(grid)
+    known, passes = _whole_numbers([told["known"], told["passes"]])
+    if not grids_before or latents.dim() != 3 or latents.shape[::2] != x_t.shape[::2]:
+        raise ValueError("windows before that are none, or of another shape")
+    if not known <= min(latents.shape[1], x_t.shape[1]):
+        raise ValueError(f"{known} known frames of {latents.shape[1]}")
+    return Before(latents, known, grids_before, passes)
+
+
+def _whole_numbers(values: object) -> tuple[int, ...]:
+    """Raises TypeError or ValueError unless they are a list of numbers from 1."""
+    if not isinstance(values, list) or not all(type(value) is int for value in values):
+        raise TypeError("no list of whole numbers")
+    if not all(value >= 1 for value in values):
+        raise ValueError("a number below 1")
+    return tuple(values)
 
 
 def _is_sound(tensor: Tensor) -> bool:

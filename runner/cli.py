@@ -117,6 +117,9 @@ def sing(
         str | None, typer.Option(help="A clip of at least 10 s, in place of --style.")
     ] = None,
     duration: Annotated[float | None, typer.Option(help="Seconds.")] = None,
+    window: Annotated[
+        float | None, typer.Option(help="Seconds of the overlapping windows that a longer song is made in.")
+    ] = None,
     name: Annotated[
         str | None, typer.Option(help="Name of its folder; by default the lyrics file's.")
     ] = None,
@@ -145,6 +148,7 @@ def sing(
         "style": style,
         "style_audio": style_audio,
         "duration": duration,
+        "window": window,
         "name": name,
         "seed": seed,
         "preset": preset,

@@ -118,8 +118,14 @@ class Defaults(_Keys):
     )
     duration: OrNone[Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)]] = Field(
         default=None,
-        description="Length in seconds: 95, or 96 to 285 with a -full model, 2 to 95 with the demo; none: to "
+        description="Length in seconds: 95, or 96 to 285 with a -full model, 2 to 40 with the demo; none: to "
         "the end of the last line where the model can, else the model's length.",
+    )
+    window: OrNone[Annotated[float, Field(gt=0, le=3600, allow_inf_nan=False)]] = Field(
+        default=None,
+        description="Make a longer song in overlapping windows of so many seconds, a duration that the model "
+        "has: for songs longer than its longest, or for less memory; none: at once.",
+        examples=[95],
     )
     seed: OrNone[Annotated[int, Field(ge=0, le=2**53 - 1)]] = Field(
         default=None,

@@ -82,6 +82,7 @@ class SongRequest:
     edit_spans: list[list[float]] = field(default_factory=list)  # start and end in seconds of each
     decoder_speed: float | None = None
     decoder_around_s: float | None = None
+    window: float | None = None
     schema: int = SCHEMA
 
 
@@ -192,6 +193,7 @@ class SongQuestion:
     precision: str
     edit_source: str | None = None
     edit_spans: list[list[float]] = field(default_factory=list)
+    window: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

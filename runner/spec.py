@@ -80,6 +80,7 @@ class Song:
     resume: bool
     edit_source: Path | None = None
     edit_spans: tuple[tuple[float, float], ...] = ()
+    window: float | None = None
 
     @property
     def id(self) -> str:
@@ -146,6 +147,7 @@ def asked(song: Song) -> dict[str, Any]:
         "lyrics_compat": song.lyrics_compat,
         "edit_source": str(song.edit_source) if song.edit_source else None,
         "edit_spans": [list(span) for span in song.edit_spans],
+        "window": song.window,
     }
 
 
@@ -289,6 +291,7 @@ def _takes(source: _Source, at: KeyPath, job: str, model: str, layers: Sequence[
         resume=spec.resume,
         edit_source=Path(spec.edit.source) if spec.edit else None,
         edit_spans=tuple((start, end) for start, end in spec.edit.spans) if spec.edit else (),
+        window=spec.window,
     )
     return [_take(first, number) for number in range(1, spec.takes + 1)]
 

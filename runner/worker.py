@@ -119,6 +119,7 @@ def _asked(asked: SongQuestion | SongRequest) -> dict[str, Any]:
         "style_clip": Path(asked.style_audio) if asked.style_audio else None,
         "negative_style": asked.negative_style,
         "duration": asked.duration,
+        "window": asked.window,
         "language": asked.language,
         "lyrics_compat": asked.lyrics_compat,
         "precision": asked.precision,
@@ -196,6 +197,7 @@ def _make(request: SongRequest, attempt: Attempt, pulse: Pulse, began: float) ->
             model,
             resume,
             duration=request.duration,
+            window=request.window,
             chunk_frames=request.chunk_frames,
             edit=_edit(request),
             seed=request.seed,
@@ -255,6 +257,7 @@ def _write(
         "samples": sound.shape[-1],
         "sample_rate": song.sample_rate,
         "time_grid": list(song.time_grid),
+        "windows": [asdict(window) for window in song.windows],
         "passes": song.passes,
         "phases": {phase: round(took, 3) for phase, took in seconds.items()},
         "checks": asdict(audio.check(sound)),
@@ -340,7 +343,7 @@ class _Steps:
     def _write_s(self) -> float:
         return foresight.WRITE_S * (self.request.duration or 0.0)
 
-    def step(self, state: State) -> tuple[float, ...] | None:
+    def step(self, state: State) -> State:
         from diffrhythm.sampling import save_state
 
         now = time.monotonic()
@@ -348,14 +351,12 @@ class _Steps:
         self.pass_s.append(self.seconds[-1] / max(1, state.passes - self.passes))
         self.last, self.passes = now, state.passes
         save_state(self.attempt.checkpoint, state)
-        tail, note = self._thinned(state)
-        if tail is not None:
-            state = state.with_tail(tail)
+        state, note = self._thinned(state)
         self.left = self._left(state)
         line = {
             "step": state.step,
             "steps": state.steps,
-            "t": state.t,
+            "t": state.reached,
             "seconds": round(self.seconds[-1], 4),
             "passes": state.passes,
             "latent_std": round(state.latent_std, 4),
@@ -369,21 +370,21 @@ class _Steps:
             step=state.step,
             steps=state.steps,
             density=round(state.density),
-            t=state.t,
+            t=state.reached,
             passes=state.passes,
             latent_std=state.latent_std,
             step_s=statistics.median(self.seconds[-foresight.PACED :]),
             eta_s=self.left.all,
             **({"note": note} if note else {}),
         )
-        return tail
+        return state
 
     def _left(self, state: State) -> foresight.Left:
         from diffrhythm.sampling import passes_left
 
         passes = passes_left(state, cfg=self.request.cfg, sampler=self.request.sampler)
         pass_s = foresight.pace(self.pass_s)
-        pass_flops, decode_flops = self._flops(state.x_t.shape[1])
+        pass_flops, decode_flops = self._flops()
         return foresight.Left(
             sample=passes * pass_s,
             decode=foresight.decode_s(
@@ -392,15 +393,18 @@ class _Steps:
             write=self._write_s,
         )
 
-    def _flops(self, frames: int) -> tuple[int, int]:
-        """Of a pass and of all chunks of the decoder."""
+    def _flops(self) -> tuple[int, int]:
+        """Of a pass, which is over one window, and of all chunks of the decoder."""
         from diffrhythm import cost
+        from diffrhythm.bundle import frames_of
         from diffrhythm.generate import OVERLAP_FRAMES
         from diffrhythm.vae import chunk_spans
 
-        chunks = chunk_spans(frames, self.request.chunk_frames, OVERLAP_FRAMES)
+        duration = self.request.duration or self.model.longest
+        at_once = self.model.duration_frames(min(duration, self.request.window or duration))
+        chunks = chunk_spans(max(at_once, frames_of(duration)), self.request.chunk_frames, OVERLAP_FRAMES)
         return (
-            cost.of_pass(self.model.config, frames),
+            cost.of_pass(self.model.config, at_once),
             cost.of_decoder(self.model.vae_config, sum(chunk.stop - chunk.start for chunk in chunks)),
         )
 
@@ -408,7 +412,7 @@ class _Steps:
         """As this song has shown it; None where too little was measured."""
         if self.request.duration is None or len(self.pass_s) < foresight.MEASURED_STEPS:
             return None
-        pass_flops, decode_flops = self._flops(self.model.duration_frames(self.request.duration))
+        pass_flops, decode_flops = self._flops()
         return foresight.decoder_shown(
             self.chunks,
             decoded_s=decoded_s,
@@ -417,23 +421,21 @@ class _Steps:
             decode_flops=decode_flops,
         )
 
-    def _thinned(self, state: State) -> tuple[tuple[float, ...] | None, str]:
-        from diffrhythm import grids
-
+    def _thinned(self, state: State) -> tuple[State, str]:
+        """The state with a grid that fits the time, and a word about it."""
         if not self.request.foresight or len(self.seconds) < foresight.MEASURED_STEPS:
-            return None, ""
-        left, tail = self._left(state), state.time_grid[state.position + 1 :]
+            return state, ""
+        left, remaining = self._left(state), state.steps - state.step
         elapsed_s = time.monotonic() - self.began - self.pulse.lost_s
         keep = foresight.steps_that_fit(
             sample_s=left.sample,
             left_s=foresight.sampling_s(self.request.timeout_s, left.decode + left.write) - elapsed_s,
-            remaining=len(tail),
-            t=state.t,
+            remaining=remaining,
+            t=state.t - len(state.later),  # each window to come is a whole grid more
         )
         if keep is None:
-            return None, ""
-        note = f"foresight: {keep} steps instead of {len(tail)} to end in time"
-        return grids.thin(state.t, tail, keep), note
+            return state, ""
+        return state.spread(keep), f"foresight: {keep} steps instead of {remaining} to end in time"
 
 
 def _decoder(request: SongRequest, model: Bundle) -> foresight.Decoder:
