@@ -2,14 +2,14 @@
 
 Example: python -m benchmarks.seams --songs 4
 
-Songs have the lyrics and styles of the demo model's training (training/songs.py), but are longer than a window.
-Each is made in windows that know what was made before (windows.py), and, for comparison, in windows that do
-not, cut together or faded into each other, which shows what a measure finds where nothing holds a song together.
+Songs have the lyrics and styles of the demo model's training (training/songs.py), but are longer than a
+window. Each is made in windows that know what was made before (windows.py), and, for comparison, in windows
+that do not, cut together or faded into each other: what a measure finds where nothing holds a song together.
 
-jump: of 100 places inside, how many change their spectrum less from one 23 ms to the next than a seam does (a
-seam like any place: 50). level: dB between the 2 s before and behind. chords: cosine between the pitch classes
-of the 8 s before and behind. beat: how far the beats behind are off those before, in beats (at random: 0.25).
-Inside means at places a second or more from a seam.
+jump: of 100 places inside, how many change their spectrum less from one 23 ms to the next than a seam does
+(a seam like any place: 50). level: dB between the 2 s before and behind. chords: cosine between the pitch
+classes of the 8 s before and behind. beat: how far the beats behind are off those before, in beats (at
+random: 0.25). Inside means at places a second or more from a seam.
 """
 
 from __future__ import annotations

@@ -2,7 +2,6 @@
 
 import gc
 import shutil
-from collections.abc import Sequence
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
@@ -14,9 +13,17 @@ import torch
 from safetensors.numpy import load_file, save_file
 
 import diffrhythm
-from diffrhythm import audio, bundle, sampling
+from diffrhythm import audio, bundle, grids, sampling
 from diffrhythm.bundle import TRANSFORMER, VAE, Bundle
-from diffrhythm.errors import AudioError, LyricsError, NotFiniteError, RequestError, SilenceError, StyleError
+from diffrhythm.errors import (
+    AudioError,
+    CheckpointError,
+    LyricsError,
+    NotFiniteError,
+    RequestError,
+    SilenceError,
+    StyleError,
+)
 from diffrhythm.events import Event
 from diffrhythm.generate import Request, Song, estimate, generate, inspect
 from diffrhythm.sampling import State
@@ -175,11 +182,115 @@ def test_an_estimate_of_another_length_is_refused(demo_bundle: Bundle) -> None:
 
 
 def test_a_grid_thinned_on_the_way_is_the_one_that_is_told(demo_bundle: Bundle) -> None:
-    def thin(state: State) -> Sequence[float] | None:
-        return (1.0,) if state.step == 2 else None
+    def thin(state: State) -> State | None:
+        return state.with_tail((1.0,)) if state.step == 2 else None
 
     made = sing(demo_bundle, duration=2.0, on_step=thin)
     assert (made.time_grid, made.passes) == ((0, 0.25, 0.5, 1), 6)
+
+
+def sing_long(model: Bundle, **changes: Any) -> Song:
+    """Eleven seconds in windows of five: of three, since they share at least half of it."""
+    asked = {"duration": 11.0, "window": 5.0, "steps": 3, "sampler": "sway"}
+    return sing(model, **(asked | changes))
+
+
+@pytest.fixture(scope="module")
+def long_song(demo_bundle: Bundle) -> Song:
+    return sing_long(demo_bundle)
+
+
+def test_a_song_longer_than_its_window_is_made_in_several(demo_bundle: Bundle, long_song: Song) -> None:
+    assert long_song.audio.shape == (2, 11 * 44100)
+    frames = [(window.start, window.end, window.known) for window in long_song.windows]
+    assert frames == [(0, 108, 0), (43, 151, 65), (86, 194, 65), (129, 237, 65)]
+    assert long_song.passes == 4 * 3 * 2
+    assert long_song.time_grid == pytest.approx(grids.sway(grids.uniform(3), -1))
+    assert 0.8 < long_song.latent_std < 2.5
+
+
+def test_events_of_a_song_in_windows_count_all_its_steps(demo_bundle: Bundle) -> None:
+    events: list[Event] = []
+    sing_long(demo_bundle, on_event=events.append)
+    steps = [event for event in events if event.phase == "sample"]
+    assert [(event.step, event.steps) for event in steps] == [(0, 0), *((step, 12) for step in range(1, 13))]
+    assert [event.t for event in steps[1:10]] == [0.0] * 9
+    assert steps[-1].t == 1.0
+
+
+@pytest.mark.parametrize("killed_behind", [1, 3, 4, 6, 8, 11, 12])
+def test_a_song_in_windows_goes_on_bit_for_bit_wherever_it_was_killed(
+    demo_bundle: Bundle, long_song: Song, tmp_path: Path, killed_behind: int
+) -> None:
+    class Killed(Exception):
+        pass
+
+    def keep(state: State) -> None:
+        sampling.save_state(tmp_path / "state", state)
+        if state.step == killed_behind:
+            raise Killed
+
+    with pytest.raises(Killed):
+        sing_long(demo_bundle, on_step=keep)
+    events: list[Event] = []
+    state = sampling.load_state(tmp_path / "state")
+    resumed = sing_long(demo_bundle, resume=state, on_event=events.append)
+    steps = [event.step for event in events if event.phase == "sample"]
+    assert steps == [0, *range(killed_behind + 1, 13)]
+    assert np.array_equal(resumed.audio, long_song.audio)
+    assert (resumed.time_grid, resumed.passes) == (long_song.time_grid, long_song.passes)
+
+
+def test_what_a_window_knows_is_what_was_made_before(demo_bundle: Bundle) -> None:
+    states: list[State] = []
+    sing_long(demo_bundle, on_step=states.append)
+    ends = [states[index] for index in (2, 5, 8, 11)]
+    whole = ends[-1].joined(ends[-1].x_t)
+    assert whole.shape[1] == 237
+    assert torch.equal(whole[:, :108], ends[0].x_t)
+    for end in ends[1:]:
+        assert end.before is not None
+        assert torch.equal(whole[:, : end.before.latents.shape[1]], end.before.latents)
+
+
+def test_windows_to_come_are_as_thin_as_the_one_that_was_thinned(demo_bundle: Bundle) -> None:
+    def thin(state: State) -> State | None:
+        return state.thinned(2) if state.step == 3 else None
+
+    made = sing_long(demo_bundle, on_step=thin)
+    assert made.passes == (3 + 3 * 2) * 2
+    assert len(made.time_grid) - 1 == 2
+
+
+def test_a_song_in_windows_is_estimated_once_its_last_window_has_begun(demo_bundle: Bundle) -> None:
+    states: list[State] = []
+    song = sing_long(demo_bundle, on_step=states.append)
+    with pytest.raises(RequestError, match="194 frames for a song of 11 s"):
+        estimate(demo_bundle, states[8], duration=11.0, window=5.0)
+    early = estimate(demo_bundle, states[9], duration=11.0, window=5.0)
+    assert early.audio.shape == song.audio.shape
+    assert np.array_equal(estimate(demo_bundle, states[-1], duration=11.0, window=5.0).audio, song.audio)
+
+
+def test_a_checkpoint_of_other_windows_is_refused(demo_bundle: Bundle) -> None:
+    states: list[State] = []
+    sing_long(demo_bundle, on_step=states.append)
+    for state in (states[0], states[4]):
+        with pytest.raises(CheckpointError, match="afresh"):
+            sing_long(demo_bundle, window=8.0, resume=state)
+
+
+def test_a_window_that_holds_the_song_changes_nothing(demo_bundle: Bundle, song: Song) -> None:
+    assert np.array_equal(sing(demo_bundle, window=20.0).audio, song.audio)
+
+
+def test_lyrics_behind_the_models_longest_are_sung_in_windows(demo_bundle: Bundle) -> None:
+    late = Request("[01:10.00]Every ship has gone to sleep", style="pop", window=40.0)
+    plan = inspect(demo_bundle, late)
+    assert plan.duration == pytest.approx(plan.alignment.end_seconds + 4)
+    assert plan.duration > 70
+    assert plan.frames == plan.windows[-1].end == len(plan.alignment.ids)
+    assert plan.warnings == ()
 
 
 def test_shorter_chunks_make_the_same_song_but_for_their_seams(demo_bundle: Bundle, song: Song) -> None:
@@ -211,6 +322,8 @@ def test_lyrics_read_as_published_may_lose_a_line_without_a_word(demo_bundle: Bu
     [
         ({"duration": 1.0}, RequestError, "choose 2 to 40"),
         ({"duration": 0.0}, RequestError, "choose 2 to 40"),
+        ({"duration": 60.0}, RequestError, "at once: duration: .*`window: 40`"),
+        ({"duration": 60.0, "window": 50.0}, RequestError, "cannot make 50 s: window: choose 2 to 40"),
         ({"duration": float("nan")}, RequestError, "duration"),
         ({"steps": 0}, RequestError, "steps"),
         ({"steps": 1001}, RequestError, "steps"),

@@ -1,7 +1,7 @@
 import json
 import math
 import resource
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from diffrhythm import conditioning, grids, sampling
 from diffrhythm.conditioning import Conditioning
 from diffrhythm.config import ModelConfig
 from diffrhythm.errors import CheckpointError, NotFiniteError, RequestError, RunawayError
-from diffrhythm.sampling import State, load_state, sample, save_state
+from diffrhythm.sampling import Before, State, load_state, sample, save_state
 from diffrhythm.solvers import SOLVERS
 from diffrhythm.transformer import DiT
 
@@ -109,12 +109,12 @@ def test_a_swaying_sampler_has_most_of_its_steps_near_the_noise() -> None:
     assert states[1].thinned(6) is states[1]
 
 
-def test_points_that_on_step_gives_replace_the_rest_of_the_grid() -> None:
+def test_a_run_goes_on_from_the_state_that_on_step_gives() -> None:
     seen: list[float] = []
 
-    def on_step(state: State) -> Sequence[float] | None:
+    def on_step(state: State) -> State | None:
         seen.append(state.t)
-        return (0.75, 1.0) if state.step == 3 else None
+        return state.with_tail((0.75, 1.0)) if state.step == 3 else None
 
     latents = run(on_step=on_step)
     assert seen == pytest.approx([1 / 6, 2 / 6, 3 / 6, 0.75, 1])
@@ -124,7 +124,101 @@ def test_points_that_on_step_gives_replace_the_rest_of_the_grid() -> None:
 @pytest.mark.parametrize("tail", [(), (0.9,), (0.5, 1.0), (0.9, 0.8, 1.0), (float("nan"), 1.0), (1.0, 1.1)])
 def test_points_that_are_no_tail_are_refused(tail: tuple[float, ...]) -> None:
     with pytest.raises(RequestError, match="time grid"):
-        run(on_step=lambda state: tail if state.step == 3 else None)
+        states_of()[2].with_tail(tail)
+
+
+def windowed(later: tuple[int, ...] = (6, 6)) -> list[State]:
+    """The states of the second of four windows, the first of which took 6 steps."""
+    before = Before(random(2, FRAMES, 64), 4, (grids.uniform(6),), 12)
+    return states_of(before=before, later=later)
+
+
+def test_a_window_counts_what_was_before_it_and_what_is_to_come() -> None:
+    states = windowed()
+    assert [(state.window, state.step, state.steps) for state in states] == [
+        (1, step, 24) for step in range(7, 13)
+    ]
+    assert [state.passes for state in states] == [14, 16, 18, 20, 22, 24]
+    assert {state.reached for state in states} == {0.0}
+    assert [state.reached for state in windowed(later=())] == [state.t for state in states]
+    assert {round(state.density) for state in states} == {6}
+
+
+def test_thinning_a_window_thins_those_to_come() -> None:
+    states = windowed()
+    assert [(len(state.thinned(3).time_grid) - 1, state.thinned(3).later) for state in states] == [
+        (1 + 3, (3, 3)), (2 + 2, (3, 3)), (3 + 2, (3, 3)), (4 + 1, (3, 3)), (5 + 1, (3, 3)), (6, (3, 3))
+    ]  # fmt: skip
+    assert states[-1].thinned(3).density == 3
+    assert states[1].thinned(6) is states[1]
+
+
+@pytest.mark.parametrize(
+    ("position", "steps", "here", "later"),
+    [
+        (1, 17, 5, (6, 6)),
+        (1, 16, 5, (6, 5)),
+        (1, 8, 2, (3, 3)),
+        (4, 7, 1, (3, 3)),
+        (1, 1, 1, (1, 1)),
+        (6, 12, 0, (6, 6)),
+        (6, 5, 0, (3, 2)),
+    ],
+)
+def test_steps_are_shared_out_over_the_windows_left(
+    position: int, steps: int, here: int, later: tuple[int, ...]
+) -> None:
+    state = windowed()[position - 1].spread(steps)
+    assert (len(state.time_grid) - 1 - state.position, state.later) == (here, later)
+    assert state.time_grid[-1] == 1
+
+
+def test_a_song_walked_in_windows_tells_its_coarsest() -> None:
+    last = windowed()[-1]
+    assert last.walked == grids.uniform(6)
+    assert replace(last, before=last.passed_on(4)).walked == grids.uniform(6)
+    coarse = Before(NOISE, 4, (grids.uniform(3), grids.uniform(6)), 18)
+    assert replace(last, before=coarse).walked == grids.uniform(3)
+
+
+def test_windows_are_joined_where_the_second_begins_to_be_new() -> None:
+    last = windowed()[-1]
+    assert last.before is not None
+    joined = last.joined(last.x_t)
+    assert joined.shape[1] == 2 * FRAMES - 4
+    assert torch.equal(joined[:, :FRAMES], last.before.latents)
+    assert torch.equal(joined[:, FRAMES:], last.x_t[:, 4:])
+    passed = last.passed_on(7)
+    assert torch.equal(passed.latents, joined)
+    assert (passed.known, len(passed.grids), passed.passes) == (7, 2, 24)
+
+
+def test_a_checkpoint_holds_the_windows_before(tmp_path: Path) -> None:
+    state = windowed()[2]
+    save_state(tmp_path / "checkpoint", state)
+    loaded = load_state(tmp_path / "checkpoint")
+    assert state.before is not None
+    assert loaded.before is not None
+    assert torch.equal(loaded.before.latents, state.before.latents)
+    assert replace(loaded.before, latents=NOISE) == replace(state.before, latents=NOISE)
+    assert loaded.later == (6, 6)
+
+
+def test_windows_before_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    state = windowed()[2]
+    assert state.before is not None
+    for wrong in (
+        replace(state, later=(0,)),
+        replace(state, before=replace(state.before, known=FRAMES + 1)),
+        replace(state, before=replace(state.before, known=0)),
+        replace(state, before=replace(state.before, grids=())),
+        replace(state, before=replace(state.before, grids=((0.0, 0.5),))),
+        replace(state, before=replace(state.before, latents=state.before.latents[..., :3])),
+        replace(state, before=replace(state.before, latents=state.before.latents * float("nan"))),
+    ):
+        save_state(tmp_path / "checkpoint", wrong)
+        with pytest.raises(CheckpointError, match="delete it"):
+            load_state(tmp_path / "checkpoint")
 
 
 def test_passes_count_both_kinds_and_every_evaluation() -> None:
