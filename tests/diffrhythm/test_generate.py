@@ -190,7 +190,7 @@ def test_a_grid_thinned_on_the_way_is_the_one_that_is_told(demo_bundle: Bundle) 
 
 
 def sing_long(model: Bundle, **changes: Any) -> Song:
-    """Eleven seconds in windows of five: of three, since they share at least half of it."""
+    """Eleven seconds in four windows of five, which share half of it or more."""
     asked = {"duration": 11.0, "window": 5.0, "steps": 3, "sampler": "sway"}
     return sing(model, **(asked | changes))
 

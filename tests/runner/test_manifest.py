@@ -30,6 +30,7 @@ ASKED_OF_SONG: dict[str, Any] = {
     "format": "flac",
     "bits": 24,
     "loudness": -14.0,
+    "window": 5.0,  # shorter than the song
 }
 NOT_ASKED_OF_SONG: dict[str, Any] = {
     "job": "other",
@@ -81,6 +82,11 @@ def test_every_field_is_known_to_be_asked_or_not() -> None:
 @pytest.mark.parametrize("field", ASKED_OF_SONG)
 def test_what_was_asked_of_a_song_changes_its_fingerprint(field: str) -> None:
     assert manifest.fingerprint(replace(JOB.song, **{field: ASKED_OF_SONG[field]}), JOB.answer) != PRINT
+
+
+def test_a_window_that_holds_the_song_does_not() -> None:
+    held = replace(JOB.song, window=JOB.answer.duration)
+    assert manifest.fingerprint(held, JOB.answer) == PRINT
 
 
 @pytest.mark.parametrize("field", ASKED_OF_ANSWER)

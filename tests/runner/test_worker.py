@@ -117,6 +117,8 @@ def sung(whole: Sung, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Sun
         "garbage": {"checkpoint": str(garbage)},
         "others": {"checkpoint": others},
         "runaway": {"checkpoint": loud},
+        "windows": {"duration": 6.0, "window": 3.0},
+        "windows, in no time": {"duration": 6.0, "window": 3.0, "foresight": True, "timeout_s": 1.0},
         "crash": {},
     }
     attempts = {name: asked(place / name, **changes) for name, changes in requests.items()}
@@ -214,6 +216,24 @@ def test_with_fewer_steps_only_what_remains_is_thinned(sung: dict[str, Sung]) ->
     assert made.outcome.song["time_grid"] == pytest.approx([0, 1 / 8, 1 / 4, 1 / 2, 3 / 4, 1])
     assert made.outcome.song["degraded"] == "5 steps instead of 8"
     assert [(line["step"], line["steps"]) for line in log_of(made.attempt)] == [(3, 5), (4, 5), (5, 5)]
+
+
+def test_a_song_in_windows_has_reached_nothing_until_its_last_one_has_begun(sung: dict[str, Sung]) -> None:
+    made = sung["windows"]
+    assert made.exit_code == 0
+    assert [window["start"] for window in made.outcome.song["windows"]] == [0, 32, 65]
+    assert made.outcome.song["samples"] == 6 * 44100
+    assert made.outcome.song["degraded"] is None
+    log = log_of(made.attempt)
+    assert [(line["step"], line["steps"]) for line in log] == [(step, 24) for step in range(1, 25)]
+    assert [line["t"] for line in log] == pytest.approx([0] * 16 + [step / 8 for step in range(1, 9)])
+
+
+def test_foresight_thins_the_windows_to_come_as_well(sung: dict[str, Sung]) -> None:
+    made = sung["windows, in no time"]
+    assert made.exit_code == 0
+    assert [line["steps"] for line in log_of(made.attempt)] == [24, *[13] * 12]
+    assert made.outcome.song["degraded"] == "4 steps instead of 8"
 
 
 def test_an_estimate_takes_no_step_and_says_from_where_it_is(sung: dict[str, Sung]) -> None:
