@@ -43,8 +43,11 @@ OnStep = Callable[[State], State | None]
 TAIL_S = 4.0
 # Between the samples and in lossy formats a song rises above its own peak.
 PEAK_DBFS = -1.0
-# Frames that the windows of a long song share, 8 s (benchmarks/seams.py).
+# Frames that the windows of a long song share at least: 8 s, a bar of a slow song and more.
 OVERLAP = 172
+# The demo, which holds each vowel for so many frames, has beats of 2, 3 or 4 vowels, counted from its first
+# frame. It goes on in time only in windows that begin on a beat of all three (benchmarks/seams.py).
+SYLLABLES = 12
 CHUNK_FRAMES = 128
 OVERLAP_FRAMES = 32
 
@@ -274,7 +277,10 @@ def _windows(bundle: Bundle, duration: float, window: float | None) -> tuple[Win
     at_once = None if window is None else bundle.duration_frames(window, "window")
     if at_once is None or window is None or duration <= window:
         return (Window(0, bundle.duration_frames(duration)),)
-    return cover(max(frames_of(duration), at_once), window=at_once, overlap=min(OVERLAP, at_once // 2))
+    overlap = min(OVERLAP, at_once // 2)
+    step = SYLLABLES * (bundle.about.syllable_frames or 0)
+    step = step if 0 < step <= at_once - overlap else 1
+    return cover(max(frames_of(duration), at_once), window=at_once, overlap=overlap, step=step)
 
 
 def _duration(bundle: Bundle, request: Request, lines: Lyrics, samples: int) -> float:

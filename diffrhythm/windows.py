@@ -21,20 +21,22 @@ class Window:
     known: int = 0
 
 
-def cover(frames: int, *, window: int, overlap: int) -> tuple[Window, ...]:
+def cover(frames: int, *, window: int, overlap: int, step: int = 1) -> tuple[Window, ...]:
     """As few windows of so many frames as cover the song with this overlap or more; one, where it fits.
 
-    The last ends with the song, and what is left over is spread: each but the first knows about as many
-    frames. Raises RequestError unless 0 < overlap < window and the song has a frame.
+    They begin on multiples of `step`, so that the last may reach up to step - 1 frames behind the song. What
+    is left over is spread: each but the first knows about as many frames. Raises RequestError unless
+    0 < overlap, 0 < step ≤ window - overlap and the song has a frame.
     """
-    if frames < 1 or not 0 < overlap < window:
+    if frames < 1 or overlap < 1 or not 0 < step <= window - overlap:
         raise RequestError(
-            f"{frames} frames in windows of {window} that share {overlap}: window: "
+            f"{frames} frames in windows of {window} that share {overlap} and begin every {step}: window: "
             "windows have to be longer than what they share"
         )
     if frames <= window:
         return (Window(0, frames),)
-    count = -(-(frames - overlap) // (window - overlap))
-    starts = [round(i * (frames - window) / (count - 1)) for i in range(count)]
+    hop = (window - overlap) // step * step
+    hops = -(-(frames - window) // hop)
+    starts = [-(-i * (frames - window) // (hops * step)) * step for i in range(hops + 1)]
     known = [0, *(window - (there - here) for here, there in pairwise(starts))]
     return tuple(Window(start, start + window, of) for start, of in zip(starts, known, strict=True))
