@@ -74,7 +74,7 @@ def append(log: Path, *, sync: bool) -> None:
 
 def measure_checkpoints(file: Path, length: str, frames: int, repeats: int) -> None:
     x_t = torch.randn(1, frames, 64)
-    state = State(x_t, torch.randn_like(x_t), 7, grids.uniform(16), "0" * 64)
+    state = State(x_t, torch.randn_like(x_t), 7, grids.uniform(16), grids.uniform(16), "0" * 64)
     data = save({"x_t": state.x_t, "velocity": state.velocity})
     times = seconds(lambda: save_state(file, state), repeats // 4)
     machine.figure(f"checkpoint of {length} ({len(data) / 1e6:.1f} MB)", times, "ms")

@@ -70,6 +70,7 @@ class Request:
     steps: int = 16
     cfg: float = 4.0
     sampler: str = "euler"
+    grid: tuple[float, ...] | None = None
     language: Language = "auto"
     lyrics_compat: Compat = "ours"
     lyrics_source: str = "lyrics.lrc"
@@ -131,6 +132,7 @@ def generate(
     steps: int,
     cfg: float,
     sampler: str = "euler",
+    grid: tuple[float, ...] | None = None,
     language: Language = "auto",
     lyrics_compat: Compat = "ours",
     lyrics_source: str = "lyrics.lrc",
@@ -149,10 +151,11 @@ def generate(
     text, or an audio file of ten seconds or more. negative_style: a text to move away from, None for the
     model's own. duration: seconds; None: as the lyrics need, within what the model makes. window: seconds of
     the overlapping windows that a longer song is made in; None: at once. seed, steps, cfg, sampler: of the
-    run. precision: fp32, bf16, int8 or auto. chunk_frames: of the VAE; less takes less memory. edit: parts of
-    a given song to make anew; without a duration, the song is as long as that one. on_event: told of every
-    phase, step and chunk. on_step: given the state after each step, for keeping; it may thin what is left of
-    the grid. resume: such a state to go on from.
+    run. grid: points of its steps; None: the sampler's own. precision: fp32, bf16, int8 or auto.
+    chunk_frames: of the VAE; less takes less memory. edit: parts of a given song to make anew; without a
+    duration, the song is as long as that one. on_event: told of every phase, step and chunk. on_step: given
+    the state after each step, for keeping; it may thin what is left of the grid. resume: such a state to go
+    on from.
 
     Raises InputError (lyrics, style, audio, request), BundleError, NumbersError, CheckpointError.
     """
@@ -167,6 +170,7 @@ def generate(
         steps=steps,
         cfg=cfg,
         sampler=sampler,
+        grid=grid,
         language=language,
         lyrics_compat=lyrics_compat,
         lyrics_source=lyrics_source,
@@ -302,6 +306,10 @@ def _duration(bundle: Bundle, request: Request, lines: Lyrics, samples: int) -> 
 def _check_numbers(request: Request) -> None:
     if not 1 <= request.steps <= _MAX_STEPS:
         raise RequestError(f"{request.steps} steps: steps: choose 1 to {_MAX_STEPS}, or a preset")
+    if request.grid is not None and len(request.grid) != request.steps + 1:
+        raise RequestError(
+            f"{request.steps} steps on {len(request.grid)} points: grid: give one more than steps"
+        )
     if not 0 <= request.cfg <= _MAX_CFG:  # NaN is in no range
         raise RequestError(f"guidance {request.cfg}: cfg: choose 0 to {_MAX_CFG:g}; 4 is the published one")
     if not 0 <= request.seed < 2**63:
@@ -400,7 +408,7 @@ def _sample(
     """The state at the end of the grid. The transformer lives no longer than this call."""
     progress.begin("load", note=f"{plan.precision} on {torch.get_num_threads()} threads")
     model = bundle.open_transformer()
-    passes = _passes(bundle, model, plan)
+    transformer = passes(bundle, model, frames=plan.windows[0].end, precision=plan.precision)
     progress.begin("sample")
     noise = seeded_noise(request.seed, plan.frames)
     last = resume
@@ -432,12 +440,14 @@ def _sample(
         )
         progress.restart_clock()
         sampling.sample(
-            passes,
+            transformer,
             song,
             noise[:, window.start : window.end],
             steps=steps,
             cfg=request.cfg,
             sampler=request.sampler,
+            # A window that is to be made in fewer steps has them where the sampler puts them.
+            grid=request.grid if request.grid and len(request.grid) == steps + 1 else None,
             spans=None if given is None else given.spans,
             on_step=stepped,
             resume=begun,
@@ -472,20 +482,20 @@ def _given(before: Before, window: Window) -> Known:
     return Known(latents, ((window.known, frames),))
 
 
-def _passes(bundle: Bundle, model: DiT, plan: Plan) -> Passes:
-    """The model as it suits the plan's arithmetic; in fp32 torch's own where compiling does not pay."""
+def passes(bundle: Bundle, model: DiT, *, frames: int, precision: Precision) -> Passes:
+    """The bundle's model as it suits the arithmetic; in fp32 torch's own where compiling does not pay."""
     pays = arithmetic.is_large(model.config) and arithmetic.is_compiled("fp32", arithmetic.cpu_flags())
-    if plan.precision == "fp32" and not pays:
+    if precision == "fp32" and not pays:
         return model.float()
     from diffrhythm import compiled, quantised  # openvino takes a while to import
 
     return compiled.Compiled(
         model,
-        frames=plan.windows[0].end,
-        precision=plan.precision,
+        frames=frames,
+        precision=precision,
         threads=torch.get_num_threads(),
         quantised=quantised.linears(bundle, model, compiled.SENSITIVE_BLOCKS)
-        if plan.precision == "int8"
+        if precision == "int8"
         else None,
     )
 

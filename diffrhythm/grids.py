@@ -7,6 +7,7 @@ behind a point t: increasing, all above t, ending at exactly 1.
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -41,30 +42,17 @@ def sway(time_grid: Sequence[float], s: float) -> tuple[float, ...]:
     return tuple(t + s * (math.sin(math.pi * (1 - t) / 2) - 1 + t) for t in time_grid)
 
 
-def unsway(t: float, s: float) -> float:
-    """The point that `sway` moves to t, in [0, 1]."""
-    if s == 0:
-        return t
-    low, high = 0.0, 1.0
-    for _ in range(60):  # as near as floats are
-        middle = (low + high) / 2
-        low, high = (middle, high) if sway((middle,), s)[0] < t else (low, middle)
-    return high
+def left(time_grid: Sequence[float], t: float) -> float:
+    """The share of a whole grid's steps that lie behind t, parts of a step counted in.
 
-
-def remaining(t: float, density: float, s: float = 0.0) -> tuple[float, ...]:
-    """The tail behind t, as dense as a whole grid of `density` steps under sway s; at least one step.
-
-    0 <= t < 1, density > 0. Raises RequestError outside.
+    0 <= t <= 1. Of a grid of no steps nothing is left.
     """
-    if not 0 <= t < 1 or not density > 0:
-        raise RequestError(
-            f"density {density} from t = {t}: time grid: t must lie in [0, 1), density above 0"
-        )
-    start = unsway(t, s)
-    # The small allowance keeps (1 - 0.9) * 10 = 1.0000000000000002 from becoming two steps.
-    steps = max(1, math.ceil((1 - start) * density - 1e-9))
-    return (*sway([start + (1 - start) * i / steps for i in range(1, steps)], s), 1.0)
+    steps = len(time_grid) - 1
+    i = bisect_right(time_grid, t) - 1
+    if i >= steps:
+        return 0.0
+    walked = i + (t - time_grid[i]) / (time_grid[i + 1] - time_grid[i])
+    return 1 - walked / steps
 
 
 def thin(t: float, tail: Sequence[float], steps: int) -> tuple[float, ...]:
@@ -79,17 +67,6 @@ def thin(t: float, tail: Sequence[float], steps: int) -> tuple[float, ...]:
         return tuple(tail)
     points = (t, *tail)
     return (*(_between(points, i * len(tail) / steps) for i in range(1, steps)), 1.0)
-
-
-def density(time_grid: Sequence[float], position: int, s: float = 0.0) -> float:
-    """Steps that a whole grid under sway s would have at the pace of what is left behind `position`.
-
-    At the end, or for a grid of no steps, the pace of the whole grid.
-    """
-    steps_left = len(time_grid) - 1 - position
-    if steps_left == 0:
-        return float(len(time_grid) - 1)
-    return steps_left / (1 - unsway(time_grid[position], s))
 
 
 def check(time_grid: Sequence[float]) -> None:

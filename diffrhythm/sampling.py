@@ -53,19 +53,19 @@ class State:
     """A run after `position` steps of its grid: all that is needed to go on.
 
     x_t: [b, t, c] float32. velocity: the last one evaluated, like x_t; zero before the first step. time_grid:
-    whole, as it now stands. passes: transformer passes so far. memory: the solver's. sway: that the grid was
-    begun with, see grids.sway. before, later: of a song in windows (windows.py), what was made before this
-    one, and the steps of each to come.
+    whole, as it now stands. begun: the grid as it was at first. passes: transformer passes so far. memory:
+    the solver's. before, later: of a song in windows (windows.py), what was made before this one, and the
+    steps of each to come.
     """
 
     x_t: Tensor
     velocity: Tensor
     position: int
     time_grid: tuple[float, ...]
+    begun: tuple[float, ...]
     conditioning_hash: str
     passes: int = 0
     memory: solvers.Memory = field(default_factory=dict)
-    sway: float = 0.0
     before: Before | None = None
     later: tuple[int, ...] = ()
 
@@ -106,10 +106,13 @@ class State:
 
     @property
     def density(self) -> float:
-        """Steps that a whole grid would have at the pace of what is left."""
-        if self.later and self.t == 1:
-            return float(self.later[0])
-        return grids.density(self.time_grid, self.position, self.sway)
+        """Steps that the grid would have had at the pace of what is left; at its end, as many as it has, or
+        the next window has.
+        """
+        steps_left = len(self.time_grid) - 1 - self.position
+        if steps_left == 0:
+            return float(self.later[0]) if self.later else float(len(self.time_grid) - 1)
+        return steps_left / grids.left(self.begun, self.t)
 
     @property
     def latent_std(self) -> float:
@@ -136,7 +139,9 @@ class State:
         later = tuple(min(steps, max(1, math.floor(density))) for steps in self.later)
         state = self if later == self.later else replace(self, later=later)
         if self.t < 1 and density < self.density - 1e-6:
-            return state.with_tail(grids.remaining(self.t, density, self.sway))
+            # The small allowance keeps (1 - 0.9) * 10 = 1.0000000000000002 from becoming two steps.
+            steps = max(1, math.ceil(grids.left(self.begun, self.t) * density - 1e-9))
+            return state.with_tail(grids.thin(self.t, self.time_grid[self.position + 1 :], steps))
         return state
 
     def spread(self, steps: int) -> State:
@@ -213,9 +218,8 @@ def sample(
         raise RequestError(f"guidance {cfg}: cfg: give a number, such as 4")
     solver = solvers.named(sampler)
     asked = conditioning if spans is None else with_spans(conditioning, spans)
-    sway = solver.sway if grid is None else 0.0
-    time_grid = grids.sway(grids.uniform(steps), sway) if grid is None else _points(grid, steps)
-    start = _start(asked, noise.float(), time_grid, sway, before, later)
+    time_grid = grids.sway(grids.uniform(steps), solver.sway) if grid is None else _points(grid, steps)
+    start = _start(asked, noise.float(), time_grid, before, later)
     state = start if resume is None else _resumed(resume, start)
     with torch.no_grad():
         while state.position < len(state.time_grid) - 1:
@@ -242,7 +246,7 @@ def save_state(path: Path, state: State) -> None:
         "time_grid": state.time_grid,
         "conditioning_hash": state.conditioning_hash,
         "passes": state.passes,
-        "sway": state.sway,
+        "begun": state.begun,
         "later": state.later,
     }
     if state.before is not None:
@@ -281,7 +285,6 @@ def _start(
     conditioning: Conditioning,
     noise: Tensor,
     time_grid: tuple[float, ...],
-    sway: float,
     before: Before | None,
     later: tuple[int, ...],
 ) -> State:
@@ -297,9 +300,9 @@ def _start(
         torch.zeros_like(x_0),
         0,
         time_grid,
+        time_grid,
         conditioning.hash,
         passes=before.passes if before else 0,
-        sway=sway,
         before=before,
         later=later,
     )
@@ -378,14 +381,16 @@ def _state(about: dict[str, object], tensors: dict[str, Tensor]) -> State:
         raise ValueError(f"schema {about['schema']}, not {CHECKPOINT_SCHEMA}")
     position, passes = about["position"], about["passes"]
     points, conditioning_hash = about["time_grid"], about["conditioning_hash"]
+    begun_points = about.get("begun", points)
     if type(position) is not int or type(passes) is not int:
         raise TypeError("position or passes is no whole number")
-    if not isinstance(points, list) or not isinstance(conditioning_hash, str):
+    if not (
+        isinstance(points, list) and isinstance(begun_points, list) and isinstance(conditioning_hash, str)
+    ):
         raise TypeError("time grid or hash of another type")
-    time_grid = tuple(float(point) for point in points)
+    time_grid, begun = (tuple(float(point) for point in each) for each in (points, begun_points))
     grids.check(time_grid)
-    sway = float(about.get("sway", 0.0))  # type: ignore[arg-type]  # a TypeError is what it should raise
-    grids.sway((), sway)
+    grids.check(begun)
     if not 0 <= position < len(time_grid) or passes < 0:
         raise ValueError(f"position {position} in a grid of {len(time_grid)} points after {passes} passes")
     x_t, velocity = tensors.pop("x_t"), tensors.pop("velocity")
@@ -398,7 +403,7 @@ def _state(about: dict[str, object], tensors: dict[str, Tensor]) -> State:
     if not all(name.startswith(MEMORY) for name in tensors):
         raise ValueError(f"tensors of unknown names: {', '.join(tensors)}")
     memory = {name.removeprefix(MEMORY): tensor for name, tensor in tensors.items()}
-    return State(x_t, velocity, position, time_grid, conditioning_hash, passes, memory, sway, before, later)
+    return State(x_t, velocity, position, time_grid, begun, conditioning_hash, passes, memory, before, later)
 
 
 def _before(about: dict[str, object], tensors: dict[str, Tensor], x_t: Tensor) -> Before | None:

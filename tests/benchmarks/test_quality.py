@@ -19,7 +19,7 @@ from diffrhythm.solvers import SOLVERS
 
 def state(position: int, steps: int = 16) -> State:
     x_t = torch.zeros(1, 2, 64)
-    return State(x_t, x_t, position, grids.uniform(steps), "")
+    return State(x_t, x_t, position, grids.uniform(steps), grids.uniform(steps), "")
 
 
 def test_every_preset_solver_precision_and_trick_is_judged_once() -> None:

@@ -92,7 +92,7 @@ def test_a_resumed_run_tells_the_same_story() -> None:
 
 def test_a_resume_on_a_thinner_tail_walks_the_tail() -> None:
     state = states_of()[1]
-    thinned = state.with_tail(grids.remaining(state.t, 3))
+    thinned = state.with_tail((2 / 3, 1.0))
     again = states_of(resume=thinned)
     assert [each.t for each in again] == pytest.approx([2 / 3, 1])
     assert (thinned.step, thinned.steps) == (2, 4)
@@ -107,6 +107,15 @@ def test_a_swaying_sampler_has_most_of_its_steps_near_the_noise() -> None:
     assert [state.density for state in states] == pytest.approx([6] * 6)
     assert [len(state.thinned(3).time_grid) - 1 - state.step for state in states[:-1]] == [3, 2, 2, 1, 1]
     assert states[1].thinned(6) is states[1]
+
+
+def test_a_grid_of_any_bend_is_as_dense_as_it_was_begun_and_is_thinned_along_its_bend() -> None:
+    grid = (0.0, 0.01, 0.03, 0.1, 0.2, 0.5, 1.0)
+    states = states_of(grid=grid)
+    assert [state.density for state in states] == pytest.approx([6] * 6)
+    assert all(state.thinned(6) is state for state in states)
+    assert states[1].thinned(3).time_grid == pytest.approx((0.0, 0.01, 0.03, 0.2, 1.0))
+    assert states[1].thinned(3).density == pytest.approx(3)
 
 
 def test_a_run_goes_on_from_the_state_that_on_step_gives() -> None:
@@ -436,6 +445,8 @@ ABOUT = {
         {"time_grid": [0.0, 0.5, math.nan, 1.0]},
         {"time_grid": ["a"]},
         {"time_grid": 5},
+        {"begun": 5},
+        {"begun": [0.0, 0.5]},
         {"passes": None},
         {"passes": -1},
         {"conditioning_hash": 5},
