@@ -27,16 +27,18 @@ INT8_FLAGS = frozenset({"avx_vnni", "avx512_vnni", "amx_int8", "asimddp", "i8mm"
 LARGE = 100_000_000
 
 
-def choose(cpu_flags: Collection[str], config: ModelConfig) -> Precision:
+def choose(cpu_flags: Collection[str], config: ModelConfig, *, int8_is_harmless: bool = False) -> Precision:
     """The arithmetic for a processor of these flags, the most exact of those that are fast on it.
 
     bf16 where it is native; else int8 where that is, which fp32 would take three times as long as; else fp32.
+    int8_is_harmless: to this model, as tuning.py found: then it comes before bf16, which is slower.
     """
+    has_bf16, has_int8 = (not flags.isdisjoint(cpu_flags) for flags in (BF16_FLAGS, INT8_FLAGS))
     if not is_large(config):
         return "fp32"
-    if not BF16_FLAGS.isdisjoint(cpu_flags):
+    if has_bf16 and not (has_int8 and int8_is_harmless):
         return "bf16"
-    return "fp32" if INT8_FLAGS.isdisjoint(cpu_flags) else "int8"
+    return "int8" if has_int8 else "fp32"
 
 
 def is_large(config: ModelConfig) -> bool:
@@ -57,13 +59,17 @@ def of_decoder(precision: Precision, cpu_flags: Collection[str]) -> Precision:
     return "fp32" if precision == "fp32" or BF16_FLAGS.isdisjoint(cpu_flags) else "bf16"
 
 
-def detect(config: ModelConfig, environ: Mapping[str, str] = os.environ) -> Precision:
-    """The arithmetic for this machine: DIFFRHYTHM_PRECISION where set, else by its processor.
+def detect(
+    config: ModelConfig, environ: Mapping[str, str] = os.environ, *, int8_is_harmless: bool = False
+) -> Precision:
+    """The arithmetic for this machine: DIFFRHYTHM_PRECISION where set, else by its processor (see choose).
 
     Raises RequestError for a value that is no precision.
     """
     asked = environ.get(OVERRIDE, "")
-    return named(asked, OVERRIDE) if asked else choose(cpu_flags(), config)
+    if asked:
+        return named(asked, OVERRIDE)
+    return choose(cpu_flags(), config, int8_is_harmless=int8_is_harmless)
 
 
 def named(name: str, where: str = "precision") -> Precision:

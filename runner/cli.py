@@ -275,6 +275,32 @@ def verify(
     _ask_models(Question("verify", name))
 
 
+@models.command(epilog="Example: runner models tune diffrhythm-1.2")
+def tune(
+    name: Annotated[str, typer.Argument(help="A model or the folder of a bundle.")],
+    songs: Annotated[int, typer.Option(help="Songs to judge by, 1 to 3.")] = 3,
+    steps: Annotated[str, typer.Option(help="Numbers of steps to find grids of.")] = "6,8,10,12,16",
+) -> None:
+    """Find a model's best time grids on this machine, and whether int8 harms it. Hours; goes on if stopped.
+
+    Presets and songs with one of these numbers of steps use what was found.
+    """
+    from runner.errors import ModelError
+    from runner.models import Question, ask_long
+
+    try:
+        numbers = [int(number) for number in steps.split(",")]
+    except ValueError as error:
+        raise ModelError(f"steps {steps!r}: --steps: give whole numbers, such as 6,8,12") from error
+    here = Path(name)
+    answer = ask_long(
+        Question("tune", str(here.absolute()) if here.is_dir() else name, songs=songs, steps=numbers)
+    )
+    for line in answer.words:
+        typer.echo(line)
+    answer.raise_problems()
+
+
 @models.command(epilog="Example: ls $(runner models path diffrhythm-1.2)")
 def path(name: Annotated[str, typer.Argument(help="demo, diffrhythm-1.2 or diffrhythm-1.2-full.")]) -> None:
     """Print the folder of a model that is here."""

@@ -45,6 +45,8 @@ def fingerprint(song: Song, answer: SongAnswer) -> str:
     }
     if song.edit_source is not None:
         asked["edit"] = {"source": sha256(song.edit_source), "spans": song.edit_spans}
+    if answer.grid is not None:
+        asked["grid"] = answer.grid
     if song.window is not None and song.window < answer.duration:
         asked["window"] = song.window
     return hashlib.sha256(json.dumps(asked, sort_keys=True, ensure_ascii=False).encode()).hexdigest()

@@ -42,9 +42,10 @@ class SongRequest:
     series is the number of the attempt with which this making of the song began: what is older belongs to
     another request, or to one that has failed. epoch: when the batch began that makes all songs anew, if
     this is one (seconds since 1970), else 0. steps is what the user asked for, density what this attempt
-    may still afford: solver steps over the whole of [0, 1]. estimate: decode the checkpoint's estimate of
-    the song's end instead of sampling on. decoder_speed, decoder_around_s: of the nearest song made before,
-    None without one (see foresight.Decoder).
+    may still afford: solver steps over the whole of [0, 1]. grid: points of the steps asked for, None for the
+    sampler's own. estimate: decode the checkpoint's estimate of the song's end instead of sampling on.
+    decoder_speed, decoder_around_s: of the nearest song made before, None without one (see
+    foresight.Decoder).
     """
 
     song: str  # "<job>/<name>"
@@ -83,6 +84,7 @@ class SongRequest:
     decoder_speed: float | None = None
     decoder_around_s: float | None = None
     window: float | None = None
+    grid: list[float] | None = None
     schema: int = SCHEMA
 
 
@@ -200,7 +202,8 @@ class SongQuestion:
 class SongAnswer:
     """How a song will be made: everything open in the question is decided. problems: why it can't be made.
 
-    model_hash: of the bundle's files. choice: why these steps and guidance, in words for people.
+    grid: points of the steps where the model was tuned, None for the sampler's own. model_hash: of the
+    bundle's files. choice: why these steps and guidance, in words for people.
     """
 
     song: str
@@ -210,6 +213,7 @@ class SongAnswer:
     steps: int = 0
     cfg: float = 0.0
     sampler: str = "euler"
+    grid: list[float] | None = None
     precision: str = "fp32"
     model_hash: str = ""
     demo: bool = False

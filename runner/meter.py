@@ -1,10 +1,11 @@
-"""How far a long work on files has come, on stderr: one line that changes, or a line for every tenth."""
+"""How far a long work has come, on stderr: one line that changes, or a line for every tenth."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TextIO
 
 # A terminal takes more, a reader does not.
@@ -50,6 +51,31 @@ class Meter:
     def _line(self, done: int, total: int) -> str:
         seconds, began = self.now() - self._began[0], self._began[1]
         return line(self._what, done, total, (done - began) / seconds if seconds > 0 else None)
+
+
+@dataclass
+class Steps:
+    """How far a long work in steps has come, on a reader's stderr: a line for each tenth of each part of it.
+
+    Called with what is being made, steps done, and steps in all; touches `moved` each time.
+    """
+
+    to: TextIO
+    moved: Path
+    now: Callable[[], float] = time.monotonic
+    _last: float | None = None
+
+    def __call__(self, what: str, step: int, steps: int) -> None:
+        self.moved.touch()
+        now = self.now()
+        took = "" if self._last is None else f", {now - self._last:.1f} s a step"
+        self._last = now
+        if self.to.isatty():
+            print(f"\r\x1b[K{what}: step {step} of {steps}{took}", end="", file=self.to, flush=True)
+            if step == steps:
+                print(file=self.to, flush=True)
+        elif 10 * step // steps > 10 * (step - 1) // steps:
+            print(f"{what}: step {step} of {steps}{took}", file=self.to, flush=True)
 
 
 def line(what: str, done: int, total: int, rate: float | None) -> str:

@@ -5,35 +5,49 @@ The child writes its answer on the paper of the question, and how far it is to s
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
+from runner import processes
 from runner.errors import ForeignFileError, ModelError
 from runner.files import read_json, write_json
 
 SCHEMA = 1
+# A child that tunes touches this beside its paper whenever it has come a step further.
+MOVED = "moved"
+# A step of the largest song takes minutes on a slow machine, and a model from a cold disk some more.
+STALL_S = 3600.0
+# Deaths in a row without a step between them.
+DEATHS = 3
 WORKER = (sys.executable, "-P", "-m", "runner.worker", "models")
 
-Verb = Literal["list", "pull", "import", "verify", "path"]
+Verb = Literal["list", "pull", "import", "verify", "path", "tune"]
 State = Literal["whole", "absent", "damaged"]
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What to do, with which model; all paths are absolute. name: None where the verb is for all models."""
+    """What to do, with which model; all paths are absolute. name: None where the verb is for all models.
+
+    songs, steps: to tune with, and the steps to find grids of.
+    """
 
     verb: Verb
     name: str | None = None
     dit: str | None = None
     vae: str | None = None
     source: str | None = None
+    songs: int = 0
+    steps: list[int] = field(default_factory=list)
     schema: int = SCHEMA
 
 
@@ -80,6 +94,28 @@ def ask(question: Question, *, worker: Sequence[str] = WORKER) -> Answer:
         return read(paper, Answer)
 
 
+def ask_long(question: Question, *, worker: Sequence[str] = WORKER, stall_s: float = STALL_S) -> Answer:
+    """As `ask`, for hours of work whose child keeps what it has done: where it dies or hangs, another goes on.
+
+    Raises ModelError when they come no step further in several lives.
+    """
+    with tempfile.TemporaryDirectory(prefix="runner-models-") as name:
+        paper, moved = Path(name, "models.json"), Path(name, MOVED)
+        deaths = 0
+        while True:
+            write(paper, question)
+            moved.touch()
+            before = moved.stat().st_mtime
+            code = _run([*worker, str(paper)], moved, stall_s)
+            if code == 0:
+                return read(paper, Answer)
+            deaths = deaths + 1 if moved.stat().st_mtime == before else 1
+            why = "the worker hung, and was killed" if code is None else f"the worker died (exit code {code})"
+            if deaths == DEATHS:
+                raise ModelError(f"{why} {DEATHS} times without a step; what it said is above")
+            print(f"{why}; it goes on where it was", file=sys.stderr)
+
+
 def write(paper: Path, content: Question | Answer) -> None:
     write_json(paper, asdict(content), durable=False)
 
@@ -111,15 +147,32 @@ def _size(count: int) -> str:
     return f"{count / 1e9:.1f} GB" if count >= 10**9 else f"{count / 1e6:.0f} MB"
 
 
-def _run(command: list[str]) -> int:
-    """Exit code of the child, which hears of every signal that would stop us."""
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+def _run(command: list[str], moved: Path | None = None, stall_s: float | None = None) -> int | None:
+    """Exit code of the child, which hears of every signal that would stop us; None where it was killed.
+
+    It is, where it has not touched `moved` for longer than stall_s.
+    """
+    parent = os.getpid()
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        preexec_fn=lambda: processes.die_with(parent),
+    )
+    hung = False
     with _passing_on(process) as heard:
-        code = process.wait()
+        while True:
+            try:
+                code = process.wait(stall_s)
+                break
+            except subprocess.TimeoutExpired:
+                hung = moved is None or time.time() - moved.stat().st_mtime > (stall_s or 0)
+                if hung:
+                    process.kill()
     if heard:
         print("stopped; the same command goes on where it was", file=sys.stderr)
         raise SystemExit(128 + heard[0])
-    return code
+    return None if hung else code
 
 
 @contextmanager

@@ -107,11 +107,16 @@ def _env(threads: int) -> dict[str, str]:
     return {**dict.fromkeys(names, str(threads)), **_KEEPING, "PYTHONUNBUFFERED": "1"}
 
 
-def _bind(parent: int, limits: Limits) -> None:
-    """Runs in the child between fork and exec. Only system calls: no imports, no logging."""
+def die_with(parent: int) -> None:
+    """Binds this process's life to its parent's, whatever ends that. As _bind, for between fork and exec."""
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:  # it died before the line above: no signal will come
         os._exit(1)
+
+
+def _bind(parent: int, limits: Limits) -> None:
+    """Runs in the child between fork and exec. Only system calls: no imports, no logging."""
+    die_with(parent)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     file_bytes = limits.file_bytes if hard == resource.RLIM_INFINITY else min(hard, limits.file_bytes)

@@ -328,6 +328,7 @@ def _ask(
         steps=answer.steps,
         cfg=answer.cfg,
         sampler=answer.sampler,
+        grid=answer.grid,
         format=song.format,
         bits=song.bits,
         loudness=song.loudness,

@@ -30,8 +30,8 @@ from runner.files import read_message, write_message
 from runner.heartbeat import Pulse
 from runner.manifest import sha256
 from runner.messages import Cause, Check, Outcome, SongAnswer, SongQuestion, SongRequest
-from runner.meter import Meter
-from runner.models import Answer, Model, Question
+from runner.meter import Meter, Steps
+from runner.models import MOVED, Answer, Model, Question
 from runner.models import read as read_paper
 from runner.models import write as write_paper
 from runner.songfolder import Attempt, SongFolder
@@ -67,7 +67,7 @@ def check(paper: Path) -> int:
 
 
 def _answer(question: SongQuestion) -> SongAnswer:
-    from diffrhythm import bundle, presets
+    from diffrhythm import bundle, precision, presets, tuning
     from diffrhythm.generate import Request, inspect
 
     try:
@@ -78,11 +78,17 @@ def _answer(question: SongQuestion) -> SongAnswer:
         sampler = question.sampler or chosen.sampler
         wanted = _asked(question) | {"steps": steps, "cfg": cfg, "sampler": sampler}
         plan = inspect(model, Request(**wanted))
+        tuned = tuning.found(model)
     except DiffRhythmError as error:
         return SongAnswer(question.song, problems=str(error).splitlines(), warnings=[])
     except OSError as error:
         words = f"{error.strerror}: {error.filename}; make it readable and writable, or set XDG_CACHE_HOME"
         return SongAnswer(question.song, problems=[words], warnings=[])
+    # Whoever names a solver means its own grid.
+    points = tuned.grid(steps) if tuned and question.sampler is None and sampler == "sway" else None
+    arithmetic = plan.precision
+    if question.precision == "auto" and tuned and tuned.int8:
+        arithmetic = precision.detect(model.config, int8_is_harmless=tuned.int8.is_harmless)
     return SongAnswer(
         question.song,
         problems=[],
@@ -91,10 +97,11 @@ def _answer(question: SongQuestion) -> SongAnswer:
         steps=steps,
         cfg=cfg,
         sampler=sampler,
-        precision=plan.precision,
+        grid=None if points is None else list(points),
+        precision=arithmetic,
         model_hash=model.hash,
         demo=model.demo,
-        choice=_choice(question, chosen, steps, cfg),
+        choice=_choice(question, chosen, steps, cfg) + (" on a grid tuned to the model" if points else ""),
     )
 
 
@@ -212,6 +219,8 @@ def _make(request: SongRequest, attempt: Attempt, pulse: Pulse, began: float) ->
             steps=request.density,
             cfg=request.cfg,
             sampler=request.sampler,
+            # With other steps than were asked for, the sampler's own grid has to do.
+            grid=tuple(request.grid) if request.grid and len(request.grid) == request.density + 1 else None,
             chunk_frames=request.chunk_frames,
             on_event=steps.event,
             on_step=steps.step,
@@ -470,7 +479,10 @@ def models(paper: Path) -> int:
     question = read_paper(paper, Question)
     verbs = {"list": _list, "pull": _pull, "import": _import, "verify": _verify, "path": _path}
     try:
-        answer = verbs[question.verb](question, Meter(sys.stderr))
+        if question.verb == "tune":
+            answer = _tune(question, Steps(sys.stderr, paper.with_name(MOVED)))
+        else:
+            answer = verbs[question.verb](question, Meter(sys.stderr))
     except DiffRhythmError as error:
         answer = Answer(problems=[str(error)])
     except OSError as error:
@@ -564,6 +576,27 @@ def _verify(question: Question, report: Meter) -> Answer:
         except BundleError as error:
             problems.append(str(error))
     return Answer(words=words, problems=problems)
+
+
+def _tune(question: Question, report: Steps) -> Answer:
+    import torch
+
+    from diffrhythm import bundle, tuning
+
+    torch.set_num_threads(processes.usable_cores())
+    model = bundle.load(question.name or "")
+    made = tuning.tune(model, songs=question.songs, steps=question.steps, report=report)
+    words = [
+        f"{len(grid.points) - 1} steps: error {grid.error:.3f} on the grid that was found, "
+        f"{grid.swayed_error:.3f} on the usual one: {'taken' if grid.is_better else 'left'}"
+        for grid in made.grids
+    ]
+    if made.int8 is not None:
+        words.append(
+            f"int8 adds {made.int8.error:.3f} to an error of {made.int8.of_steps:.3f}: "
+            f"{'harmless' if made.int8.is_harmless else 'left to those who ask for it'}"
+        )
+    return Answer(words=[*words, f"written: {model.folder / tuning.FILE}"])
 
 
 def _path(question: Question, report: Meter) -> Answer:

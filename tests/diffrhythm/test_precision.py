@@ -32,6 +32,12 @@ def test_the_most_exact_of_the_fast_is_chosen(flags: set[str], chosen: str) -> N
     assert precision.choose(flags, LARGE) == chosen
 
 
+def test_int8_that_is_known_to_be_harmless_comes_before_bf16_where_it_is_native() -> None:
+    assert precision.choose({"avx512_vnni", "avx512_bf16"}, LARGE, int8_is_harmless=True) == "int8"
+    assert precision.choose({"amx_bf16"}, LARGE, int8_is_harmless=True) == "bf16"
+    assert precision.choose({"avx2"}, LARGE, int8_is_harmless=True) == "fp32"
+
+
 def test_a_small_model_is_not_compiled_unasked() -> None:
     assert precision.choose({"avx512_bf16"}, SMALL) == "fp32"
     assert precision.is_large(LARGE)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 import pytest
 
-from runner.meter import Meter, line
+from runner.meter import Meter, Steps, line
 
 
 class Terminal(io.StringIO):
@@ -61,3 +62,15 @@ def test_the_rate_is_of_this_run_and_not_of_what_was_there_before() -> None:
     meter("fetch c", 10**9, 2 * 10**9)
     meter("fetch c", 10**9 + 2 * 10**8, 2 * 10**9)
     assert log.getvalue().splitlines()[-1].endswith("20 MB/s")
+
+
+def test_steps_are_told_by_tenths_where_nobody_watches_and_the_file_is_touched(tmp_path: Path) -> None:
+    log, moved, seconds = io.StringIO(), tmp_path / "moved", iter(range(0, 1000, 2))
+    steps = Steps(log, moved, now=lambda: float(next(seconds)))
+    for step in range(1, 21):
+        steps("song 1", step, 20)
+    assert moved.exists()
+    said = log.getvalue().splitlines()
+    assert len(said) == 10
+    assert said[0] == "song 1: step 2 of 20, 2.0 s a step"
+    assert said[-1] == "song 1: step 20 of 20, 2.0 s a step"

@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +20,7 @@ import pytest
 
 from diffrhythm import install
 from runner.errors import ForeignFileError, ModelError
-from runner.models import Answer, Model, Question, ask, read, table, write
+from runner.models import MOVED, Answer, Model, Question, ask, ask_long, read, table, write
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "diffrhythm"))
 
@@ -223,6 +224,74 @@ def test_a_worker_that_dies_without_an_answer_is_an_error() -> None:
 
 
 # ---------------------------------------------------------------- the paper
+
+
+def lives(tmp_path: Path, *codes: str) -> Sequence[str]:
+    """A worker that runs one of these at each start, with its paper, the place of `moved`, and `answer()`."""
+    script = f"""
+import json, os, signal, sys, time
+from pathlib import Path
+paper = Path(sys.argv[1])
+moved, count = paper.with_name({MOVED!r}), Path({str(tmp_path / "lives")!r})
+life = int(count.read_text()) if count.exists() else 0
+count.write_text(str(life + 1))
+def step():
+    time.sleep(0.02)
+    moved.touch()
+def answer():
+    empty = {{"models": [], "folder": "", "problems": [], "schema": 1}}
+    paper.write_text(json.dumps(empty | {{"words": ["made"]}}))
+exec({list(codes)!r}[life])
+"""
+    return [sys.executable, "-c", script]
+
+
+def test_long_work_outlives_deaths_and_hangs_of_its_worker(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    worker = lives(
+        tmp_path,
+        "step(); os.kill(os.getpid(), signal.SIGKILL)",
+        "step(); time.sleep(600)",
+        "step(); sys.exit(9)",
+        "step(); os.kill(os.getpid(), signal.SIGSEGV)",
+        "answer()",
+    )
+    assert ask_long(Question("tune", "demo"), worker=worker, stall_s=2.0).words == ["made"]
+    said = capfd.readouterr().err.splitlines()
+    assert [line for line in said if "goes on where it was" in line] == [
+        "the worker died (exit code -9); it goes on where it was",
+        "the worker hung, and was killed; it goes on where it was",
+        "the worker died (exit code 9); it goes on where it was",
+        "the worker died (exit code -11); it goes on where it was",
+    ]
+
+
+def test_work_that_comes_no_step_further_is_given_up(tmp_path: Path) -> None:
+    worker = lives(tmp_path, "step(); sys.exit(1)", *["sys.exit(1)"] * 2, "answer()")
+    with pytest.raises(ModelError, match=r"exit code 1\) 3 times without a step"):
+        ask_long(Question("tune", "demo"), worker=worker, stall_s=30.0)
+
+
+def test_a_worker_that_moves_is_not_taken_for_one_that_hangs(tmp_path: Path) -> None:
+    worker = lives(tmp_path, "[step() for _ in range(100)]; answer()")
+    assert ask_long(Question("tune", "demo"), worker=worker, stall_s=1.0).words == ["made"]
+
+
+def test_a_worker_dies_with_its_parent(tmp_path: Path) -> None:
+    worker = lives(tmp_path, f"Path({str(tmp_path / 'pid')!r}).write_text(str(os.getpid())); time.sleep(600)")
+    code = f"from runner.models import Question, ask; ask(Question('verify'), worker={list(worker)!r})"
+    with subprocess.Popen([sys.executable, "-c", code]) as parent:
+        try:
+            deadline = time.monotonic() + 60
+            while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+            child = psutil.Process(int((tmp_path / "pid").read_text()))
+        finally:
+            parent.kill()
+    gone, _ = psutil.wait_procs([child], timeout=30)
+    assert gone
 
 
 def test_the_paper_carries_questions_and_answers_whole(tmp_path: Path) -> None:
