@@ -95,7 +95,7 @@ def ask(question: Question, *, worker: Sequence[str] = WORKER) -> Answer:
 
 
 def ask_long(question: Question, *, worker: Sequence[str] = WORKER, stall_s: float = STALL_S) -> Answer:
-    """As `ask`, for hours of work whose child keeps what it has done: where it dies or hangs, another goes on.
+    """As `ask`, for hours of work whose child keeps what it did: where it dies or hangs, another goes on.
 
     Raises ModelError when they come no step further in several lives.
     """

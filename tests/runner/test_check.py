@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from diffrhythm import bundle, tuning
 from runner.check import check
 from runner.errors import CheckError, SpecError
 from runner.processes import identity
@@ -69,6 +71,35 @@ def test_every_problem_of_every_song_is_told_at_its_place(tmp_path: Path) -> Non
     lyrics_of_block, lyrics_of_file, long, sampler = f"{file}:9", tmp_path / "torn.lrc", 12, 18
     assert places == [lyrics_of_block, f"{lyrics_of_file}:3", f"{file}:{long}:1", f"{file}:{sampler}:1"]
     assert caught.value.exit_code == 2
+
+
+def test_a_tuned_model_gives_its_grid_to_songs_of_as_many_steps_that_name_no_solver(tmp_path: Path) -> None:
+    folder = shutil.copytree(bundle.DEMO, tmp_path / "tuned")
+    grid = tuning.Grid(points=[0, 0.1, 0.4, 1], error=0.1, swayed_error=0.2)
+    found = tuning.Tuning(
+        model=bundle.load(folder).hash,
+        precision="fp32",
+        cfg=4.0,
+        songs=1,
+        reference_steps=64,
+        grids=[grid],
+        int8=None,
+    )
+    (folder / tuning.FILE).write_text(found.model_dump_json(by_alias=True))
+    model = str(folder)
+    tuned, other, named = check(
+        [
+            song(name="tuned", model=model, steps=3),
+            song(name="other", model=model, steps=4),
+            song(name="named", model=model, steps=3, sampler="sway"),
+        ]
+    )
+    assert tuned.grid == grid.points
+    assert tuned.choice.endswith("on a grid tuned to the model")
+    assert (other.grid, named.grid) == (None, None)
+    (folder / tuning.FILE).write_text("{")
+    with pytest.raises(SpecError, match="tune again"):
+        check([song(model=model)])
 
 
 def test_answers_come_in_order_with_everything_decided() -> None:

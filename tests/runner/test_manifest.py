@@ -56,6 +56,7 @@ NOT_ASKED_OF_SONG: dict[str, Any] = {
     "resume": False,
 }
 ASKED_OF_ANSWER: dict[str, Any] = {
+    "grid": [0.0, 0.5, 1.0],
     "duration": 20.0,
     "steps": 33,
     "cfg": 5.0,
