@@ -54,7 +54,7 @@ def _ask(songs: Sequence[Song], worker: Sequence[str], timeout_s: float) -> list
     with tempfile.TemporaryDirectory(prefix="runner-check-") as name:
         paper, log = Path(name, "check.json"), Path(name, "worker.log")
         write_message(paper, Check([_question(song) for song in songs], []), durable=False)
-        exit_code = _run([*worker, str(paper)], log, timeout_s)
+        exit_code = run([*worker, str(paper)], log, timeout_s)
         if exit_code != 0:
             raise CheckError(_words(exit_code, log, timeout_s))
         try:
@@ -66,8 +66,8 @@ def _ask(songs: Sequence[Song], worker: Sequence[str], timeout_s: float) -> list
     return answers
 
 
-def _run(command: list[str], log: Path, timeout_s: float) -> int | None:
-    """Exit code of the child; None if it had to be killed for taking too long."""
+def run(command: list[str], log: Path, timeout_s: float) -> int | None:
+    """Exit code of a short-lived child; None if it had to be killed for taking too long."""
     mark = f"check//{os.getpid()}|"
     limits = processes.Limits(threads=processes.usable_cores(), nice=0)
     process = processes.spawn(command, log=log, mark=mark, limits=limits, env={})

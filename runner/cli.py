@@ -213,6 +213,29 @@ def stop(song: MaybeSong = None, out: Out = Path("outputs")) -> None:
     raise typer.Exit(end(Outputs(out), song))
 
 
+@app.command(epilog="Example: runner doctor --model diffrhythm-1.2")
+def doctor(
+    model: Annotated[
+        str | None, typer.Option(help="Model or bundle; by default the demo and the published ones here.")
+    ] = None,
+    out: Out = Path("outputs"),
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Say whether tonight will work on this machine, and what to do where it won't."""
+    from runner.doctor import as_json, diagnose, examine, show, works
+    from runner.machine import read
+
+    machine, half = read(out), examine(model)
+    findings = diagnose(machine, half)
+    if json:
+        from json import dumps
+
+        typer.echo(dumps(as_json(machine, half, findings), indent=2, ensure_ascii=False))
+    else:
+        show(findings)
+    raise typer.Exit(0 if works(findings) else 1)
+
+
 @app.command(epilog="Example: runner schema > job.schema.json")
 def schema() -> None:
     """Print the JSON Schema of a job file, for editors."""

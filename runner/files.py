@@ -15,9 +15,9 @@ from types import UnionType
 from typing import Any, Literal, NoReturn, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from runner.errors import ForeignFileError
-from runner.messages import SCHEMA, Batch, Check, Heartbeat, Outcome, SongRequest
+from runner.messages import SCHEMA, Batch, Check, Examination, Heartbeat, Outcome, SongRequest
 
-Message = TypeVar("Message", SongRequest, Heartbeat, Outcome, Batch, Check)
+Message = TypeVar("Message", SongRequest, Heartbeat, Outcome, Batch, Check, Examination)
 Built = TypeVar("Built")
 
 # A message holds a few kilobytes, a request its lyrics (up to 1 MiB), a batch its queue and, to be checked,
@@ -83,7 +83,10 @@ def _refuse(constant: str) -> NoReturn:
 
 
 def write_message(
-    path: Path, message: SongRequest | Heartbeat | Outcome | Batch | Check, *, durable: bool = True
+    path: Path,
+    message: SongRequest | Heartbeat | Outcome | Batch | Check | Examination,
+    *,
+    durable: bool = True,
 ) -> None:
     write_json(path, asdict(message), durable=durable)
 

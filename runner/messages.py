@@ -227,3 +227,46 @@ class Check:
     questions: list[SongQuestion]
     answers: list[SongAnswer]
     schema: int = SCHEMA
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFacts:
+    """What a child finds of a model. problem: why it cannot sing here, and what to do; else "".
+
+    here: its files are. large: of the published size. verified: every byte was read. style: what its style
+    encoder lacks. duration, song_s: of its longest song, and about what making it with preset standard takes;
+    0 where it was not measured.
+    """
+
+    name: str
+    here: bool
+    problem: str = ""
+    large: bool = False
+    bytes: int = 0
+    verified: bool = False
+    style: str = ""
+    precision: str = ""
+    duration: float = 0.0
+    song_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Examination:
+    """What `runner doctor` asks a child, model, and then what the child found. model: None: those here.
+
+    broken: packages that cannot be imported, and why. espeak, encoders, cache: what is wrong with them.
+    cache_folder: where styles are kept. arithmetic: of large models, or why none could be chosen.
+    """
+
+    model: str | None
+    broken: list[str] = field(default_factory=list)
+    packages: int = 0
+    torch: str = ""
+    espeak: str = ""
+    encoders: list[str] = field(default_factory=list)
+    cache_folder: str = ""
+    cache: str = ""
+    cached: int = 0
+    precision: str = ""
+    models: list[ModelFacts] = field(default_factory=list)
+    schema: int = SCHEMA

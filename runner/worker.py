@@ -1,5 +1,5 @@
 """The child. `check PAPER` answers for a whole batch, `sing REQUEST` makes one attempt at one song, `models
-PAPER` gets, checks and finds models.
+PAPER` gets, checks and finds models, `examine PAPER` says what of the model half works here.
 
 The one module that imports both packages. It ends 0 with an outcome written, 3 for bad input, 4 when the
 numbers went wrong, 5 without memory or disk, 1 for anything else.
@@ -29,7 +29,16 @@ from runner import foresight, processes
 from runner.files import read_message, write_message
 from runner.heartbeat import Pulse
 from runner.manifest import sha256
-from runner.messages import Cause, Check, Outcome, SongAnswer, SongQuestion, SongRequest
+from runner.messages import (
+    Cause,
+    Check,
+    Examination,
+    ModelFacts,
+    Outcome,
+    SongAnswer,
+    SongQuestion,
+    SongRequest,
+)
 from runner.meter import Meter, Steps
 from runner.models import MOVED, Answer, Model, Question
 from runner.models import read as read_paper
@@ -38,11 +47,13 @@ from runner.songfolder import Attempt, SongFolder
 
 if TYPE_CHECKING:
     from diffrhythm.bundle import Bundle
+    from diffrhythm.config import ModelConfig
     from diffrhythm.editing import Edit
     from diffrhythm.generate import Song
     from diffrhythm.presets import Preset
     from diffrhythm.published import Published
     from diffrhythm.sampling import State
+    from diffrhythm.vae_config import VaeConfig
 
 EXIT = {None: 0, "bad-input": 3, "no-bundle": 3, "numbers": 4, "out-of-memory": 5, "no-disk": 5}
 # None: as the format has it.
@@ -53,7 +64,7 @@ _NO_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 def main(arguments: Sequence[str]) -> int:
     faulthandler.enable()
     verb, paper = arguments
-    return {"check": check, "sing": sing, "models": models}[verb](Path(paper))
+    return {"check": check, "sing": sing, "models": models, "examine": examine}[verb](Path(paper))
 
 
 # ---------------------------------------------------------------- check
@@ -603,6 +614,110 @@ def _path(question: Question, report: Meter) -> Answer:
     from diffrhythm import bundle
 
     return Answer(folder=str(bundle.load(question.name or "").folder))
+
+
+# ---------------------------------------------------------------- examine
+
+# Above, reading every byte takes longer than anybody waits for; sizes are compared.
+READ_WHOLE_BYTES = 2**28
+
+
+def examine(paper: Path) -> int:
+    """Say on the paper what of the model half works on this machine, and how fast."""
+    asked = read_message(paper, Examination)
+    write_message(paper, _examined(asked), durable=False)
+    return 0
+
+
+def _examined(asked: Examination) -> Examination:
+    from diffrhythm import health
+
+    broken = list(health.packages())
+    if broken:
+        return replace(asked, broken=broken)
+    from diffrhythm import files, precision, published
+
+    folder = files.cache_folder()
+    arithmetic: str
+    try:
+        arithmetic = precision.detect(published.BASE.config)
+    except DiffRhythmError as error:
+        arithmetic = str(error)
+    return replace(
+        asked,
+        packages=len(health.NATIVE) + len(health.PURE),
+        torch=version("torch"),
+        espeak=health.espeak(),
+        encoders=list(health.encoders()),
+        cache_folder=str(folder),
+        cache=health.cache(folder),
+        cached=sum(1 for _ in (folder / "styles").glob("*.f32")),
+        precision=arithmetic,
+        models=[_facts(asked.model)] if asked.model else _usual_facts(),
+    )
+
+
+def _usual_facts() -> list[ModelFacts]:
+    """Of the demo and every published model that is here; without any, what the smaller one would take."""
+    from diffrhythm import bundle, published
+
+    here = [name for name in published.MODELS if (published.models_folder() / name / bundle.ABOUT).exists()]
+    return [_facts(name) for name in ("demo", *(here or [published.BASE.name]))]
+
+
+def _facts(name: str) -> ModelFacts:
+    from diffrhythm import bundle, published
+    from diffrhythm.vae_config import VaeConfig
+
+    try:
+        model = bundle.load(name)
+        size = sum(entry.bytes for entry in model.about.files.values())
+        if size <= READ_WHOLE_BYTES:
+            bundle.verify(model)
+        facts = ModelFacts(model.name, here=True, bytes=size, verified=size <= READ_WHOLE_BYTES)
+        facts = replace(facts, style=_style_problem(model))
+        config, vae, duration = model.config, model.vae_config, model.longest
+        frames = model.duration_frames(duration)
+    except DiffRhythmError as error:
+        known = published.MODELS.get(name)
+        there = (published.models_folder() / name / bundle.ABOUT).exists()
+        if known is None or there:
+            return ModelFacts(name, here=False, problem=str(error))
+        facts = ModelFacts(name, here=False, bytes=known.bundle_bytes)
+        config, vae, frames = known.config, VaeConfig(), known.config.max_frames
+        listed = known.durations
+        duration = listed["max"] if isinstance(listed, dict) else max(listed)
+    return _timed(replace(facts, duration=duration), config, vae, frames)
+
+
+def _style_problem(model: Bundle) -> str:
+    from importlib.util import find_spec
+
+    from diffrhythm import mulan
+
+    if model.about.style_encoder != "muq-mulan":
+        return ""
+    if find_spec("muq") is None:
+        return "the style encoder's packages are not installed; get them with: make setup EXTRA=mulan"
+    try:
+        mulan.locate(model)
+    except BundleError as error:
+        return str(error)
+    return ""
+
+
+def _timed(facts: ModelFacts, config: ModelConfig, vae: VaeConfig, frames: int) -> ModelFacts:
+    """With the arithmetic that would be chosen, and about what its longest song takes in it."""
+    from diffrhythm import precision, presets, speed
+
+    try:
+        chosen = precision.detect(config)
+    except DiffRhythmError:  # told once, as the arithmetic of this machine
+        return facts
+    flop_s = speed.measure(config, chosen)
+    steps = presets.preset("standard").steps
+    song_s = speed.forecast(config, vae, frames=frames, steps=steps, flop_s=flop_s)
+    return replace(facts, large=precision.is_large(config), precision=chosen, song_s=song_s)
 
 
 if __name__ == "__main__":
