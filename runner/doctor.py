@@ -199,7 +199,7 @@ def _forecast(model: ModelFacts, machine: Machine) -> Finding:
     found = (
         f"a {model.duration:g} s song of {model.name} with preset standard {would} "
         f"about {span(model.song_s)} here in {model.precision}"
-        + ("; less on a quiet machine, this one is busy" if busy else "")
+        + ("; less on a quiet machine: this one is busy" if busy else "")
     )
     if model.song_s <= TIMEOUT_OF_SONG_S or not model.here:
         return Finding("speed", "ok", found)
@@ -209,7 +209,7 @@ def _forecast(model: ModelFacts, machine: Machine) -> Finding:
 
 def _memory(machine: Machine, half: Examination) -> Iterator[Finding]:
     """RAM against what the largest model that is here needs: in swap a song takes for ever."""
-    here = [model for model in half.models if model.here]
+    here = [model for model in half.models if model.here or half.model]
     if machine.memory is None:
         yield Finding(
             "memory", "note", "the kernel does not say how much there is", "see whether /proc is there"

@@ -235,7 +235,7 @@ class ModelFacts:
 
     here: its files are. large: of the published size. verified: every byte was read. style: what its style
     encoder lacks. duration, song_s: of its longest song, and about what making it with preset standard takes;
-    0 where it was not measured.
+    song_s is 0 where it was not measured.
     """
 
     name: str

@@ -707,17 +707,24 @@ def _style_problem(model: Bundle) -> str:
 
 
 def _timed(facts: ModelFacts, config: ModelConfig, vae: VaeConfig, frames: int) -> ModelFacts:
-    """With the arithmetic that would be chosen, and about what its longest song takes in it."""
+    """With the arithmetic that would be chosen, and of a large model about what its longest song takes in it.
+
+    A small one's pace depends more on what else a machine does than on the machine.
+    """
     from diffrhythm import precision, presets, speed
 
+    facts = replace(facts, large=precision.is_large(config))
     try:
         chosen = precision.detect(config)
     except DiffRhythmError:  # told once, as the arithmetic of this machine
         return facts
+    facts = replace(facts, precision=chosen)
+    if not facts.large:
+        return facts
     flop_s = speed.measure(config, chosen)
     steps = presets.preset("standard").steps
     song_s = speed.forecast(config, vae, frames=frames, steps=steps, flop_s=flop_s)
-    return replace(facts, large=precision.is_large(config), precision=chosen, song_s=song_s)
+    return replace(facts, song_s=song_s)
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ SOUND = Machine(
     out=PLACE,
     here=PLACE,
 )
-DEMO = ModelFacts("demo", here=True, bytes=10**7, verified=True, precision="fp32", duration=40, song_s=20)
+DEMO = ModelFacts("demo", here=True, bytes=10**7, verified=True, precision="fp32", duration=40)
 LARGE = ModelFacts(
     "diffrhythm-1.2", here=True, large=True, bytes=5 * 10**9, precision="bf16", duration=95, song_s=420
 )
@@ -145,6 +145,13 @@ def test_the_demo_alone_works_in_memory_that_a_large_model_does_not() -> None:
     assert found("memory", small).state == "problem"
 
 
+def test_memory_is_judged_for_a_model_that_was_named_and_has_still_to_be_fetched() -> None:
+    small = replace(SOUND, memory=2 * GB, available=2 * GB)
+    absent = replace(LARGE, here=False)
+    assert found("memory", small, replace(HALF, model=absent.name, models=[absent])).state == "problem"
+    assert found("memory", small, replace(HALF, models=[DEMO, absent])).state == "ok"
+
+
 def test_a_windows_disk_is_slow_only_in_wsl() -> None:
     assert "folders" not in {
         each.name for each in diagnose(replace(SOUND, out=replace(PLACE, disk="9p")), HALF)
@@ -211,4 +218,4 @@ def test_a_damaged_bundle_stops_the_night_and_the_demo_does_not(tmp_path: Path) 
         assert done.returncode == code, done.stderr
         (said,) = (each for each in told["findings"] if each["name"] == "model")
         assert ("changed since it was made" in said["found"]) == (code == 1)
-        assert (told["models"][0]["song_s"] > 0) == (code == 0)
+        assert (told["models"][0]["precision"] == "fp32") == (code == 0)
