@@ -368,11 +368,11 @@ def _what(message: str) -> str:
 
 
 def _cure(message: str, model: ModelFacts) -> str:
-    return (
-        (message.rpartition("; ")[2] if "; " in message else f"runner models verify {model.name}")
-        .removeprefix("get it with: ")
-        .removeprefix("get them with: ")
-    )
+    """That last part, as a bare command where it is one."""
+    _, _, cure = message.rpartition("; ")
+    if cure == message:
+        return f"runner models verify {model.name}"
+    return cure.removeprefix("get it with: ").removeprefix("get them with: ")
 
 
 def _sound(half: Examination) -> Iterator[Finding]:
