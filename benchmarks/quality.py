@@ -150,7 +150,7 @@ class Recipe:
 
 
 def preset_recipes() -> dict[str, Recipe]:
-    return {name: preset_recipe(preset) for name, preset in {**PRESETS, "auto": auto()}.items()}
+    return {name: preset_recipe(preset) for name, preset in {**PRESETS, "auto": auto(0.0, "any")}.items()}
 
 
 def preset_recipe(preset: Preset) -> Recipe:

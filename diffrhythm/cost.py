@@ -8,9 +8,16 @@ t latent frames · d model width
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from diffrhythm.config import CONV_GROUPS, ModelConfig
+from diffrhythm.precision import Precision
 from diffrhythm.vae_config import AUDIO_CHANNELS, LATENT_CHANNELS, VaeConfig
 
+# Of one core in the passes of a large model, a second, about: those of an EPYC (benchmarks/README.md).
+CORE_FLOP_S: Mapping[Precision, float] = {"fp32": 60e9, "bf16": 190e9, "int8": 250e9}
+# More cores than this do not make a song much faster.
+MOST_CORES = 8
 # Taps of the two convolutions over the frames, as published.
 POSITION_TAPS = 31
 # Of the decoder's first and last convolution, and of the dilated one in each of its residual units.
@@ -26,6 +33,13 @@ def of_pass(config: ModelConfig, frames: int) -> int:
     linears = 2 * t * config.block_weights
     attention = config.depth * 2 * (2 * t * t * d)
     return ends + positions + linears + attention
+
+
+def passes_s(config: ModelConfig, frames: int, passes: int, precision: Precision, cores: int) -> float:
+    """About how many seconds so many passes take on so many cores; the same on every run, and on no machine
+    exactly.
+    """
+    return passes * of_pass(config, frames) / (CORE_FLOP_S[precision] * min(cores, MOST_CORES))
 
 
 def of_decoder(config: VaeConfig, frames: int) -> int:

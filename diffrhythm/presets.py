@@ -11,6 +11,8 @@ from diffrhythm.errors import RequestError
 PUBLISHED_CFG = 4.0
 # Few steps follow a strong guidance badly: a CPU's default takes a little less.
 CPU_CFG = 3.0
+# Where a standard song would take longer, a night holds too few of them.
+LONG_S = 30 * 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +48,14 @@ def preset(name: str) -> Preset:
     raise RequestError(f"no preset is called {name!r}: preset: {hint}")
 
 
-def auto() -> Preset:
-    """What suits a processor; its `why` says what was chosen and why."""
-    why = "standard, with a little less guidance: high takes more than twice as long on a processor"
-    return replace(PRESETS["standard"], cfg=CPU_CFG, why=why)
+def auto(standard_s: float, machine: str) -> Preset:
+    """What suits a processor; its `why` says what was chosen and why.
+
+    standard_s: about how long a standard song's sampling takes on it. machine: its arithmetic and cores, in
+    words.
+    """
+    span = f"about {standard_s / 60:.0f} min" if standard_s >= 60 else "less than a minute"
+    name, takes = "standard", f"takes {span} in {machine}, high more than twice that"
+    if standard_s > LONG_S:
+        name, takes = "draft", f"standard would take {span} in {machine}"
+    return replace(PRESETS[name], cfg=CPU_CFG, why=f"{name}, with a little less guidance: {takes}")

@@ -49,7 +49,8 @@ if TYPE_CHECKING:
     from diffrhythm.bundle import Bundle
     from diffrhythm.config import ModelConfig
     from diffrhythm.editing import Edit
-    from diffrhythm.generate import Song
+    from diffrhythm.generate import Plan, Song
+    from diffrhythm.precision import Precision
     from diffrhythm.presets import Preset
     from diffrhythm.published import Published
     from diffrhythm.sampling import State
@@ -82,41 +83,58 @@ def _answer(question: SongQuestion) -> SongAnswer:
     from diffrhythm.generate import Request, inspect
 
     try:
-        chosen = presets.auto() if question.preset == "auto" else presets.preset(question.preset)
+        chosen = presets.preset("standard" if question.preset == "auto" else question.preset)
         model = bundle.load(question.model)
-        steps = question.steps if question.steps is not None else chosen.steps
-        cfg = question.cfg if question.cfg is not None else chosen.cfg
-        sampler = question.sampler or chosen.sampler
-        wanted = _asked(question) | {"steps": steps, "cfg": cfg, "sampler": sampler}
-        plan = inspect(model, Request(**wanted))
+        plan = inspect(model, Request(**_asked(question) | _run(question, chosen)))
         tuned = tuning.found(model)
     except DiffRhythmError as error:
         return SongAnswer(question.song, problems=str(error).splitlines(), warnings=[])
     except OSError as error:
         words = f"{error.strerror}: {error.filename}; make it readable and writable, or set XDG_CACHE_HOME"
         return SongAnswer(question.song, problems=[words], warnings=[])
-    # Whoever names a solver means its own grid.
-    points = tuned.grid(steps) if tuned and question.sampler is None and sampler == "sway" else None
     arithmetic = plan.precision
     if question.precision == "auto" and tuned and tuned.int8:
         arithmetic = precision.detect(model.config, int8_is_harmless=tuned.int8.is_harmless)
+    if question.preset == "auto":
+        chosen = _auto(model, plan, arithmetic)
+    run = _run(question, chosen)
+    # Whoever names a solver means its own grid.
+    usual = question.sampler is None and run["sampler"] == "sway"
+    points = tuned.grid(run["steps"]) if tuned and usual else None
     return SongAnswer(
         question.song,
         problems=[],
         warnings=list(plan.warnings),
         duration=plan.duration,
-        steps=steps,
-        cfg=cfg,
-        sampler=sampler,
+        **run,
         grid=None if points is None else list(points),
         precision=arithmetic,
         model_hash=model.hash,
         demo=model.demo,
-        choice=_choice(question, chosen, steps, cfg) + (" on a grid tuned to the model" if points else ""),
+        choice=_choice(question, chosen) + (" on a grid tuned to the model" if points else ""),
     )
 
 
-def _choice(question: SongQuestion, chosen: Preset, steps: int, cfg: float) -> str:
+def _run(question: SongQuestion, chosen: Preset) -> dict[str, Any]:
+    """Steps, guidance and solver: as asked, else as the preset has them."""
+    return {
+        "steps": chosen.steps if question.steps is None else question.steps,
+        "cfg": chosen.cfg if question.cfg is None else question.cfg,
+        "sampler": question.sampler or chosen.sampler,
+    }
+
+
+def _auto(model: Bundle, plan: Plan, arithmetic: Precision) -> Preset:
+    """By how long a standard song would take on all cores of this machine, which is the same each time."""
+    from diffrhythm import cost, presets
+
+    cores = processes.usable_cores()
+    passes = 2 * presets.PRESETS["standard"].steps * len(plan.windows)
+    seconds = cost.passes_s(model.config, plan.windows[0].end, passes, arithmetic, cores)
+    return presets.auto(seconds, f"{arithmetic} on {cores} core{'s' if cores > 1 else ''}")
+
+
+def _choice(question: SongQuestion, chosen: Preset) -> str:
     """Why these steps and this guidance."""
     asked = [name for name in ("steps", "cfg") if getattr(question, name) is not None]
     why = f"preset {question.preset}: {chosen.why}" if len(asked) < 2 else "as asked"
@@ -124,7 +142,8 @@ def _choice(question: SongQuestion, chosen: Preset, steps: int, cfg: float) -> s
         why = (
             f"{'steps' if asked == ['steps'] else 'guidance'} as asked, the rest by preset {question.preset}"
         )
-    return f"{steps} steps, guidance {cfg:g} ({why})"
+    run = _run(question, chosen)
+    return f"{run['steps']} steps, guidance {run['cfg']:g} ({why})"
 
 
 def _asked(asked: SongQuestion | SongRequest) -> dict[str, Any]:

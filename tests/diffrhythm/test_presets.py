@@ -31,11 +31,18 @@ def test_a_misspelt_preset_is_answered_with_the_nearest() -> None:
         preset("standart")
 
 
-def test_auto_takes_fewer_steps_and_less_guidance_than_the_best_and_says_why() -> None:
-    chosen = auto()
+def test_auto_is_standard_with_less_guidance_where_that_takes_no_longer_than_a_night_can_bear() -> None:
+    chosen = auto(360.0, "bf16 on 2 cores")
     assert (chosen.name, chosen.steps) == ("standard", PRESETS["standard"].steps)
     assert chosen.cfg < PRESETS["high"].cfg
-    assert "processor" in chosen.why
+    assert "takes about 6 min in bf16 on 2 cores" in chosen.why
+    assert "less than a minute" in auto(5.0, "fp32 on 2 cores").why
+
+
+def test_auto_is_draft_on_a_slow_machine_and_says_so() -> None:
+    chosen = auto(45 * 60.0, "fp32 on 1 core")
+    assert (chosen.name, chosen.steps) == ("draft", PRESETS["draft"].steps)
+    assert "standard would take about 45 min in fp32 on 1 core" in chosen.why
 
 
 def test_reading_presets_does_not_import_torch() -> None:
