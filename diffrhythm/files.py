@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import secrets
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from pathlib import Path
 
 
 def cache_folder() -> Path:
-    """Home of style embeddings: $XDG_CACHE_HOME/diffrhythm, else ~/.cache/diffrhythm."""
+    """Home of what can be made again: $XDG_CACHE_HOME/diffrhythm, else ~/.cache/diffrhythm."""
     root = os.environ.get("XDG_CACHE_HOME", "")
     # The XDG rule: a relative path counts as unset.
     return (Path(root) if Path(root).is_absolute() else Path.home() / ".cache") / "diffrhythm"
@@ -39,6 +40,18 @@ def whole(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+
+
+@contextmanager
+def alone(path: Path, *, wait: bool = True) -> Iterator[None]:
+    """Holds a lock of the kernel's on path, which is made where it is not there. It ends with its process.
+
+    Raises BlockingIOError where another process has it and we are not to wait, OSError as `open`.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        yield
 
 
 def sync_folder(folder: Path) -> None:

@@ -54,6 +54,8 @@ OVERLAP_FRAMES = 32
 _MAX_STEPS = 1000
 _MAX_CFG = 100.0
 _MAX_CHUNK = 6144
+# As job files have it: beyond, a time in the lyrics is a slip of the pen.
+_LONGEST_S = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,6 +301,8 @@ def _duration(bundle: Bundle, request: Request, lines: Lyrics, samples: int) -> 
         return bundle.longest
     needed = _align(bundle, request, lines, None, None).end_seconds + TAIL_S
     if request.window is not None and needed > bundle.longest:
+        if needed > _LONGEST_S:
+            raise RequestError(f"lyrics to {needed:.0f} s: duration: a song has {_LONGEST_S:.0f} s at most")
         return needed
     return bundle.fitting_duration(needed)
 

@@ -63,7 +63,8 @@ def encoders() -> Iterator[str]:
 
 def cache(folder: Path) -> str:
     """What keeps a folder, which need not be there yet, from being written in."""
-    above = next(place for place in (folder, *folder.parents) if place.exists())
+    # os.path.exists, which says no where it may not look, too.
+    above = next(place for place in (folder, *folder.parents) if os.path.exists(place))  # noqa: PTH110
     if above != folder and not above.is_dir():
         return f"{above} is no folder"
     return "" if os.access(above, os.W_OK | os.X_OK) else f"{above} cannot be written"

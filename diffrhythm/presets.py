@@ -51,11 +51,11 @@ def preset(name: str) -> Preset:
 def auto(standard_s: float, machine: str) -> Preset:
     """What suits a processor; its `why` says what was chosen and why.
 
-    standard_s: about how long a standard song's sampling takes on it. machine: its arithmetic and cores, in
-    words.
+    standard_s: about how long sampling the song takes on it in standard. machine: its arithmetic and cores,
+    in words.
     """
     span = f"about {standard_s / 60:.0f} min" if standard_s >= 60 else "less than a minute"
-    name, takes = "standard", f"takes {span} in {machine}, high more than twice that"
+    name, takes = "standard", f"sampling takes {span} in {machine}, with high more than twice that"
     if standard_s > LONG_S:
         name, takes = "draft", f"standard would take {span} in {machine}"
     return replace(PRESETS[name], cfg=CPU_CFG, why=f"{name}, with a little less guidance: {takes}")

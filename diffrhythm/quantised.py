@@ -22,6 +22,9 @@ from diffrhythm.transformer import DiT
 # Of a linear: steps int8 [rows, columns] and scale float32 [rows], see packed.quantise.
 Linears = Mapping[nn.Module, tuple[Tensor, Tensor]]
 
+# Of the rule that weights become int8 by.
+SCHEMA = 1
+
 _log = logging.getLogger(__name__)
 
 
@@ -37,18 +40,23 @@ def linears(bundle: Bundle, model: DiT, spared: Collection[int]) -> Linears:
         for name, module in block.named_modules()
         if isinstance(module, nn.Linear) and i not in spared
     }
-    path = files.cache_folder() / "int8" / f"{bundle.hash}.safetensors"
-    kept = _read(path, named)
-    if kept is None:
+    path = files.cache_folder() / "int8" / f"{SCHEMA}-{bundle.hash}.safetensors"
+    try:
+        with files.alone(path.with_suffix(".lock")):  # others of this batch wait, and then read
+            kept = _read(path, named) or _keep(path, _made(named), named)
+    except (OSError, SafetensorError) as error:  # the latter is what a full disk comes to
+        _log.warning("int8 weights not cached (%s): %s; each song makes them anew", error, path)
         kept = _made(named)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with files.whole(path) as temporary:
-                save_file(kept, temporary)
-            kept = _read(path, named) or kept  # mapped, in place of a gigabyte of our own
-        except (OSError, SafetensorError) as error:  # the latter is what a full disk comes to
-            _log.warning("int8 weights not cached (%s): %s; each song makes them anew", error, path)
     return {module: (kept[name], kept[name + packed.SCALE]) for name, module in named.items()}
+
+
+def _keep(path: Path, made: dict[str, Tensor], named: Mapping[str, nn.Linear]) -> dict[str, Tensor]:
+    """What was made, from its file: mapped, in place of a gigabyte of our own."""
+    for left in path.parent.glob(f".{path.name}.*.tmp"):  # by one who was killed
+        left.unlink()
+    with files.whole(path) as temporary:
+        save_file(made, temporary)
+    return _read(path, named) or made
 
 
 def _made(named: Mapping[str, nn.Linear]) -> dict[str, Tensor]:

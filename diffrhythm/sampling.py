@@ -29,7 +29,7 @@ from diffrhythm.transformer import Constants, Modulation
 LARGEST_STD = 50.0
 # A full-length song's state is 3 MB; this bounds what a damaged file can make us read.
 LARGEST_CHECKPOINT_BYTES = 256 * 2**20
-CHECKPOINT_SCHEMA = 1
+CHECKPOINT_SCHEMA = 2
 # What the names of the solver's tensors begin with in a checkpoint.
 MEMORY = "memory."
 
@@ -381,7 +381,7 @@ def _state(about: dict[str, object], tensors: dict[str, Tensor]) -> State:
         raise ValueError(f"schema {about['schema']}, not {CHECKPOINT_SCHEMA}")
     position, passes = about["position"], about["passes"]
     points, conditioning_hash = about["time_grid"], about["conditioning_hash"]
-    begun_points = about.get("begun", points)
+    begun_points = about["begun"]
     if type(position) is not int or type(passes) is not int:
         raise TypeError("position or passes is no whole number")
     if not (
@@ -399,7 +399,7 @@ def _state(about: dict[str, object], tensors: dict[str, Tensor]) -> State:
     if not all(_is_sound(tensor) for tensor in (x_t, velocity, *tensors.values())):
         raise ValueError("numbers that are not float32 or not finite")
     before = _before(about, tensors, x_t)
-    later = _whole_numbers(about.get("later", []))
+    later = _whole_numbers(about["later"])
     if not all(name.startswith(MEMORY) for name in tensors):
         raise ValueError(f"tensors of unknown names: {', '.join(tensors)}")
     memory = {name.removeprefix(MEMORY): tensor for name, tensor in tensors.items()}

@@ -24,9 +24,9 @@ FRAMES = 256
 SAMPLE_S = 1.0
 # With guidance, every step asks twice.
 PASSES = 2
-# The decoder's convolutions are that much slower, operation by operation, than the passes: 73 s for
-# 10.3 TFLOP beside 13.4 s for 5.0, in bf16 (benchmarks/README.md).
-DECODER_SLOWDOWN = 2.6
+# The decoder's convolutions are that much slower, operation by operation, than the passes: in bf16 46 s for
+# 10.3 TFLOP beside 13.4 s for 5.0; in fp32 with vectors of 256 bits 1.4 (benchmarks/README.md).
+DECODER_SLOWDOWN = 1.7
 
 
 def measure(config: ModelConfig, precision: Precision, *, sample_s: float = SAMPLE_S) -> float:

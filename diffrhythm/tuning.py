@@ -28,12 +28,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from torch import Tensor
 
 from diffrhythm import conditioning, files, grids, precision, sampling, style
-from diffrhythm.bundle import Bundle
+from diffrhythm.bundle import DEMO, Bundle
 from diffrhythm.conditioning import Conditioning
 from diffrhythm.errors import BundleError, CheckpointError, RequestError
 from diffrhythm.generate import Plan, Request, inspect, passes, seeded_noise
 from diffrhythm.precision import Precision
-from diffrhythm.presets import PUBLISHED_CFG
+from diffrhythm.presets import CPU_CFG
 from diffrhythm.sampling import Passes, State
 from diffrhythm.transformer import DiT
 
@@ -134,10 +134,18 @@ class Tuning(_Part):
     grids: list[Grid]
     int8: Lowered | None
 
-    def grid(self, steps: int) -> tuple[float, ...] | None:
-        """The points of so many steps; None where the swayed grid is as good, or was not compared."""
+    def grid(self, steps: int, cfg: float) -> tuple[float, ...] | None:
+        """The points of so many steps; None where the swayed grid is as good, or was not compared at this
+        guidance.
+        """
+        if cfg != self.cfg:
+            return None
         better = (each for each in self.grids if len(each.points) == steps + 1 and each.is_better)
         return next((tuple(each.points) for each in better), None)
+
+    def int8_is_harmless(self, steps: int) -> bool:
+        """Whether int8 adds little to what so many steps miss; of what more of them miss it would be more."""
+        return self.int8 is not None and self.int8.is_harmless and steps <= JUDGED_STEPS
 
 
 def found(here: Bundle) -> Tuning | None:
@@ -218,7 +226,16 @@ def tune(here: Bundle, *, songs: int, steps: Sequence[int], report: Report) -> T
     if not steps or not all(1 < each < REFERENCE_STEPS for each in steps):
         raise RequestError(f"steps {list(steps)}: --steps: choose from 2 to {REFERENCE_STEPS - 1}")
     _check_writable(here)
-    studio = Studio(here, files.cache_folder() / "tuning" / here.hash, report)
+    work = files.cache_folder() / "tuning" / here.hash
+    try:
+        with files.alone(work.with_suffix(".lock"), wait=False):
+            return _tune(here, songs, steps, work, report)
+    except BlockingIOError as error:
+        raise BundleError(f"{here.name} is being tuned already: {work}; wait for that") from error
+
+
+def _tune(here: Bundle, songs: int, steps: Sequence[int], work: Path, report: Report) -> Tuning:
+    studio = Studio(here, work, report)
     own = precision.detect(here.config)
     numbers = range(songs)
     errors = np.mean([studio.step_errors(number, own) for number in numbers], axis=0)
@@ -233,7 +250,7 @@ def tune(here: Bundle, *, songs: int, steps: Sequence[int], report: Report) -> T
     tuning = Tuning(
         model=here.hash,
         precision=own,
-        cfg=PUBLISHED_CFG,
+        cfg=CPU_CFG,
         songs=songs,
         reference_steps=REFERENCE_STEPS,
         grids=judged,
@@ -268,6 +285,8 @@ def relative(made: Tensor, exact: Tensor) -> float:
 
 
 def _check_writable(here: Bundle) -> None:
+    if here.folder == DEMO:
+        raise BundleError(f"the demo is a part of the program: {DEMO}; copy its folder, and tune the copy")
     probe = here.folder / f".{FILE}.probe"
     try:
         probe.touch()
@@ -309,7 +328,8 @@ class Studio:
 
     def _states(self, number: int, grid: tuple[float, ...], lowered: Precision) -> list[State]:
         """All states of the piece on this grid but the one it begins with."""
-        way = hashlib.sha256(f"{number} {lowered} {grid}".encode()).hexdigest()[:16]
+        song = self._song(number)
+        way = hashlib.sha256(f"{song.hash} {CPU_CFG} {lowered} {grid}".encode()).hexdigest()[:16]
         folder = self.work / way
         folder.mkdir(parents=True, exist_ok=True)
         steps = len(grid) - 1
@@ -323,10 +343,10 @@ class Studio:
 
         sampling.sample(
             self._opened(lowered),
-            self._song(number),
+            song,
             self._noise(number),
             steps=steps,
-            cfg=PUBLISHED_CFG,
+            cfg=CPU_CFG,
             grid=grid,
             on_step=keep,
             resume=kept[-1] if kept else None,

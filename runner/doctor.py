@@ -183,7 +183,7 @@ def _processor(machine: Machine, half: Examination) -> Iterator[Finding]:
         yield Finding(
             "processor",
             "note",
-            f"{name}; large models in fp32, the slowest: it has no dot products of bf16 or int8",
+            f"{name}; large models in fp32, the slowest: no dot products of bf16 or int8 are used",
             "take fewer steps (preset: draft) where a night is short",
         )
     else:
@@ -220,7 +220,7 @@ def _memory(machine: Machine, half: Examination) -> Iterator[Finding]:
     whose = next((model.name for model in here if model.large), here[0].name if here else "the demo")
     has = min(machine.memory, machine.memory_limit or machine.memory)
     capped = " (limit of the control group)" if has < machine.memory else ""
-    available = machine.available if machine.available is not None else has
+    available = min(has, machine.available if machine.available is not None else has)
     total = f"{_size(has)}{capped}, {_size(available)} free; a song of {whose} needs {_size(need)}"
     if has < need:
         yield Finding("memory", "problem", total, _more_memory(machine, need))

@@ -41,7 +41,7 @@ class Decoder:
 LARGE: Mapping[tuple[str, str], Decoder] = {
     ("fp32", "fp32"): Decoder(0.8, 2.0),
     ("bf16", "fp32"): Decoder(0.8, 2.0),  # without bf16 of its own, a processor calculates in fp32
-    ("bf16", "bf16"): Decoder(0.75, 4.0),
+    ("bf16", "bf16"): Decoder(0.6, 4.0),
     ("int8", "bf16"): Decoder(0.55, 4.0),
     ("int8", "fp32"): Decoder(0.35, 2.0),
 }

@@ -140,7 +140,7 @@ class Defaults(_Keys):
     preset: Literal["auto", "preview", "draft", "standard", "high", "max", "reference"] = Field(
         default="auto",
         description="Quality against time: as good as 4, 8, 16, 32 or 64 plain steps; reference: 31 plain "
-        "steps, as published; auto: standard on a processor, high on a graphics card.",
+        "steps, as published; auto: standard, or draft where that takes too long on this processor.",
     )
     steps: OrNone[Annotated[int, Field(ge=1, le=1000)]] = Field(
         default=None, description="Number of solver steps, in place of the preset's."

@@ -91,7 +91,7 @@ def read(out: Path, *, root: Path = Path("/"), path: str | None = None) -> Machi
         cron=not CRONS.isdisjoint(_names(proc)),
         crontab=shutil.which("crontab", path=path) is not None,
         out=place(out, proc / "self/mountinfo"),
-        here=place(Path.cwd(), proc / "self/mountinfo"),
+        here=place(Path(os.environ.get("PWD", "/")), proc / "self/mountinfo"),
     )
 
 
@@ -105,7 +105,8 @@ def wsl_of(kernel: str) -> Literal[0, 1, 2]:
 def place(folder: Path, mountinfo: Path) -> Place:
     """What is known of a folder, or of the nearest one above that is there."""
     folder = folder.absolute()
-    there = next(each for each in (folder, *folder.parents) if each.exists())
+    # os.path.exists, which says no where it may not look, too.
+    there = next(each for each in (folder, *folder.parents) if os.path.exists(each))  # noqa: PTH110
     free = files_left = None
     with suppress(OSError):
         found = os.statvfs(there)
@@ -114,10 +115,10 @@ def place(folder: Path, mountinfo: Path) -> Place:
         files_left = found.f_favail if found.f_files else None
     return Place(
         str(folder),
-        disk_of(there.resolve(), _text(mountinfo)),
+        disk_of(Path(os.path.realpath(there)), _text(mountinfo)),
         free,
         files_left,
-        is_folder=there.is_dir(),
+        is_folder=os.path.isdir(there),  # noqa: PTH112 — as above
         writable=os.access(there, os.W_OK | os.X_OK),
     )
 

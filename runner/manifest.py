@@ -23,7 +23,8 @@ SCHEMA = 1
 def fingerprint(song: Song, answer: SongAnswer) -> str:
     """SHA-256 of what was asked: content, not paths; not the machine, the arithmetic or our version.
 
-    A seed that was not asked for is none here: the one drawn belongs to the making.
+    A seed that was not asked for is none here: the one drawn belongs to the making. Nor are steps that were
+    left to the machine (preset auto), or the grid that its tuned model has for them.
     """
     asked: dict[str, Any] = {
         "model": answer.model_hash,
@@ -33,7 +34,7 @@ def fingerprint(song: Song, answer: SongAnswer) -> str:
         "negative_style": song.negative_style,
         "duration": answer.duration,
         "seed": song.seed,
-        "steps": answer.steps,
+        "steps": "auto" if song.preset == "auto" and song.steps is None else answer.steps,
         "cfg": answer.cfg,
         "sampler": answer.sampler,
         "language": song.language,
@@ -45,8 +46,6 @@ def fingerprint(song: Song, answer: SongAnswer) -> str:
     }
     if song.edit_source is not None:
         asked["edit"] = {"source": sha256(song.edit_source), "spans": song.edit_spans}
-    if answer.grid is not None:
-        asked["grid"] = answer.grid
     if song.window is not None and song.window < answer.duration:
         asked["window"] = song.window
     return hashlib.sha256(json.dumps(asked, sort_keys=True, ensure_ascii=False).encode()).hexdigest()

@@ -255,7 +255,7 @@ class Examination:
     """What `runner doctor` asks a child, model, and then what the child found. model: None: those here.
 
     broken: packages that cannot be imported, and why. espeak, encoders, cache: what is wrong with them.
-    cache_folder: where styles are kept. arithmetic: of large models, or why none could be chosen.
+    cache_folder: where styles are kept. precision: of large models, or why none could be chosen.
     """
 
     model: str | None

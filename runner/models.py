@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
@@ -150,7 +149,7 @@ def _size(count: int) -> str:
 def _run(command: list[str], moved: Path | None = None, stall_s: float | None = None) -> int | None:
     """Exit code of the child, which hears of every signal that would stop us; None where it was killed.
 
-    It is, where it has not touched `moved` for longer than stall_s.
+    It is, where it has not touched `moved` between two looks, stall_s apart on a clock that sleeps with us.
     """
     parent = os.getpid()
     process = subprocess.Popen(
@@ -159,14 +158,15 @@ def _run(command: list[str], moved: Path | None = None, stall_s: float | None = 
         stdout=subprocess.DEVNULL,
         preexec_fn=lambda: processes.die_with(parent),
     )
-    hung = False
+    hung, seen = False, None
     with _passing_on(process) as heard:
         while True:
             try:
                 code = process.wait(stall_s)
                 break
             except subprocess.TimeoutExpired:
-                hung = moved is None or time.time() - moved.stat().st_mtime > (stall_s or 0)
+                before, seen = seen, None if moved is None else moved.stat().st_mtime
+                hung = seen == before
                 if hung:
                     process.kill()
     if heard:

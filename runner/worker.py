@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import faulthandler
 import json
+import math
 import os
 import signal
 import statistics
@@ -50,7 +51,6 @@ if TYPE_CHECKING:
     from diffrhythm.config import ModelConfig
     from diffrhythm.editing import Edit
     from diffrhythm.generate import Plan, Song
-    from diffrhythm.precision import Precision
     from diffrhythm.presets import Preset
     from diffrhythm.published import Published
     from diffrhythm.sampling import State
@@ -92,15 +92,16 @@ def _answer(question: SongQuestion) -> SongAnswer:
     except OSError as error:
         words = f"{error.strerror}: {error.filename}; make it readable and writable, or set XDG_CACHE_HOME"
         return SongAnswer(question.song, problems=[words], warnings=[])
-    arithmetic = plan.precision
-    if question.precision == "auto" and tuned and tuned.int8:
-        arithmetic = precision.detect(model.config, int8_is_harmless=tuned.int8.is_harmless)
     if question.preset == "auto":
-        chosen = _auto(model, plan, arithmetic)
+        chosen = _auto(model, plan)
     run = _run(question, chosen)
+    arithmetic = plan.precision
+    if question.precision == "auto" and tuned:
+        harmless = tuned.int8_is_harmless(run["steps"])
+        arithmetic = precision.detect(model.config, int8_is_harmless=harmless)
     # Whoever names a solver means its own grid.
     usual = question.sampler is None and run["sampler"] == "sway"
-    points = tuned.grid(run["steps"]) if tuned and usual else None
+    points = tuned.grid(run["steps"], run["cfg"]) if tuned and usual else None
     return SongAnswer(
         question.song,
         problems=[],
@@ -124,14 +125,14 @@ def _run(question: SongQuestion, chosen: Preset) -> dict[str, Any]:
     }
 
 
-def _auto(model: Bundle, plan: Plan, arithmetic: Precision) -> Preset:
-    """By how long a standard song would take on all cores of this machine, which is the same each time."""
+def _auto(model: Bundle, plan: Plan) -> Preset:
+    """By how long sampling this song would take in standard on all cores."""
     from diffrhythm import cost, presets
 
     cores = processes.usable_cores()
     passes = 2 * presets.PRESETS["standard"].steps * len(plan.windows)
-    seconds = cost.passes_s(model.config, plan.windows[0].end, passes, arithmetic, cores)
-    return presets.auto(seconds, f"{arithmetic} on {cores} core{'s' if cores > 1 else ''}")
+    seconds = cost.passes_s(model.config, plan.windows[0].end, passes, plan.precision, cores)
+    return presets.auto(seconds, f"{plan.precision} on {cores} core{'s' if cores > 1 else ''}")
 
 
 def _choice(question: SongQuestion, chosen: Preset) -> str:
@@ -255,12 +256,14 @@ def _make(request: SongRequest, attempt: Attempt, pulse: Pulse, began: float) ->
             on_event=steps.event,
             on_step=steps.step,
         )
+        resumed = None
         try:
-            song = make(resume=resume)
+            resumed = make(resume=resume)
         except CheckpointError:  # of another song, or of a version that counted otherwise
             traceback.print_exc()
             steps.passes = 0
-            song = make()
+        # Behind the error, whose frames keep the model that was opened.
+        song = make() if resumed is None else resumed
     steps.event(Event("write"))
     return _write(request, attempt, model, song, resume, steps.decoder_shown(song.seconds["decode"]))
 
@@ -328,7 +331,7 @@ def _resume(request: SongRequest) -> State | None:
 
 @dataclass(slots=True)
 class _Steps:
-    """What happens at every step: checkpoint, foresight, step log, beat; in this order.
+    """What happens at every step: foresight, checkpoint, step log, beat; in this order.
 
     decoder: as it is foreseen. passes: of the transformer, so far. pass_s: seconds of one, at each step of
     this attempt. chunks: seconds of each decoded one.
@@ -389,8 +392,8 @@ class _Steps:
         self.seconds.append(now - self.last)
         self.pass_s.append(self.seconds[-1] / max(1, state.passes - self.passes))
         self.last, self.passes = now, state.passes
-        save_state(self.attempt.checkpoint, state)
         state, note = self._thinned(state)
+        save_state(self.attempt.checkpoint, state)
         self.left = self._left(state)
         line = {
             "step": state.step,
@@ -408,7 +411,8 @@ class _Steps:
             phase="sample",
             step=state.step,
             steps=state.steps,
-            density=round(state.density),
+            # As float, 12 steps may be 11.9999999.
+            density=math.floor(min((state.density, *state.later)) + 1e-6),
             t=state.reached,
             passes=state.passes,
             latent_std=state.latent_std,

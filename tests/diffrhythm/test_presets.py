@@ -35,7 +35,7 @@ def test_auto_is_standard_with_less_guidance_where_that_takes_no_longer_than_a_n
     chosen = auto(360.0, "bf16 on 2 cores")
     assert (chosen.name, chosen.steps) == ("standard", PRESETS["standard"].steps)
     assert chosen.cfg < PRESETS["high"].cfg
-    assert "takes about 6 min in bf16 on 2 cores" in chosen.why
+    assert "sampling takes about 6 min in bf16 on 2 cores" in chosen.why
     assert "less than a minute" in auto(5.0, "fp32 on 2 cores").why
 
 

@@ -55,7 +55,7 @@ def test_a_file_that_is_none_of_the_model_is_made_anew(
     demo_bundle: Bundle, model: DiT, kept: Path, content: bytes | None
 ) -> None:
     quantised.linears(demo_bundle, model, {1})
-    (file,) = kept.iterdir()
+    (file,) = kept.glob("*.safetensors")
     if content is not None:
         file.write_bytes(content)
     before = file.read_bytes()
@@ -71,3 +71,13 @@ def test_a_cache_that_cannot_be_written_is_a_warning(
     with caplog.at_level(logging.WARNING):
         assert quantised.linears(demo_bundle, model, SPARED)
     assert "int8 weights not cached" in caplog.text
+
+
+def test_what_a_killed_maker_left_is_removed(demo_bundle: Bundle, model: DiT, kept: Path) -> None:
+    quantised.linears(demo_bundle, model, SPARED)
+    (file,) = kept.glob("*.safetensors")
+    left = file.with_name(f".{file.name}.1-abcd.tmp")
+    file.rename(left)
+    quantised.linears(demo_bundle, model, SPARED)
+    assert file.exists()
+    assert not left.exists()

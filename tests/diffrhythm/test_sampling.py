@@ -425,9 +425,11 @@ def test_a_file_too_large_to_be_a_checkpoint_is_not_read(tmp_path: Path) -> None
 
 
 ABOUT = {
-    "schema": 1,
+    "schema": 2,
     "position": 1,
     "time_grid": [0.0, 0.5, 1.0],
+    "begun": [0.0, 0.5, 1.0],
+    "later": [],
     "conditioning_hash": "x",
     "passes": 2,
 }
@@ -436,7 +438,7 @@ ABOUT = {
 @pytest.mark.parametrize(
     "change",
     [
-        {"schema": 2},
+        {"schema": 1},
         {"position": 3},
         {"position": -1},
         {"position": "1"},

@@ -29,9 +29,9 @@ def test_a_song_takes_its_passes_and_its_decoding() -> None:
 
 
 def test_the_published_song_is_forecast_as_it_was_measured() -> None:
-    """bf16 on two cores: 13.4 s a pass and 73 s for the decoder (benchmarks/README.md)."""
+    """bf16 on two cores: 13.4 s a pass and 46 s for the decoder (benchmarks/README.md)."""
     config, vae = ModelConfig.base(), VaeConfig()
     flop_s = cost.of_pass(config, 2048) / 13.4
     assert forecast(config, vae, frames=2048, steps=12, flop_s=flop_s) == pytest.approx(
-        24 * 13.4 + 73, rel=0.03
+        24 * 13.4 + 46, rel=0.03
     )

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from diffrhythm import bundle, grids, sampling, tuning
+from diffrhythm import bundle, files, grids, sampling, tuning
 from diffrhythm.bundle import Bundle
 from diffrhythm.errors import BundleError, RequestError
 from diffrhythm.tuning import Grid, Lowered, Tuning
@@ -155,14 +155,39 @@ def test_only_a_grid_that_is_clearly_better_stands(small: Bundle) -> None:
     tuned(small)
     found = tuning.found(small)
     assert found is not None
-    assert found.grid(2) == (0.0, 0.3, 1.0)
-    assert found.grid(3) is None
-    assert found.grid(12) is None
+    assert found.grid(2, 4.0) == (0.0, 0.3, 1.0)
+    assert found.grid(3, 4.0) is None
+    assert found.grid(12, 4.0) is None
+
+
+def test_a_grid_is_for_the_guidance_that_it_was_found_at(small: Bundle) -> None:
+    tuned(small)
+    found = tuning.found(small)
+    assert found is not None
+    assert found.grid(2, 3.0) is None
 
 
 def test_int8_is_harmless_where_it_adds_less_than_half_of_what_the_steps_miss() -> None:
     assert Lowered(error=0.04, of_steps=0.1).is_harmless
     assert not Lowered(error=0.05, of_steps=0.1).is_harmless
+
+
+def test_int8_is_judged_for_as_many_steps_as_it_was_tried_in_and_fewer(small: Bundle) -> None:
+    tuned(small, int8={"error": 0.04, "of_steps": 0.1})
+    found = tuning.found(small)
+    assert found is not None
+    assert [found.int8_is_harmless(steps) for steps in (8, 12, 28)] == [True, True, False]
+
+
+def test_one_model_is_tuned_once_at_a_time(small: Bundle) -> None:
+    lock = files.cache_folder() / "tuning" / f"{small.hash}.lock"
+    with files.alone(lock), pytest.raises(BundleError, match="is being tuned already"):
+        tuning.tune(small, songs=1, steps=[4], report=silent)
+
+
+def test_the_demo_of_the_program_is_not_written_to(demo_bundle: Bundle) -> None:
+    with pytest.raises(BundleError, match="tune the copy"):
+        tuning.tune(demo_bundle, songs=1, steps=[4], report=silent)
 
 
 def test_what_was_found_for_another_model_is_not_taken(small: Bundle) -> None:

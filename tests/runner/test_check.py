@@ -79,7 +79,7 @@ def test_a_tuned_model_gives_its_grid_to_songs_of_as_many_steps_that_name_no_sol
     found = tuning.Tuning(
         model=bundle.load(folder).hash,
         precision="fp32",
-        cfg=4.0,
+        cfg=3.0,
         songs=1,
         reference_steps=64,
         grids=[grid],
@@ -87,16 +87,17 @@ def test_a_tuned_model_gives_its_grid_to_songs_of_as_many_steps_that_name_no_sol
     )
     (folder / tuning.FILE).write_text(found.model_dump_json(by_alias=True))
     model = str(folder)
-    tuned, other, named = check(
+    tuned, other, named, stronger = check(
         [
             song(name="tuned", model=model, steps=3),
             song(name="other", model=model, steps=4),
             song(name="named", model=model, steps=3, sampler="sway"),
+            song(name="stronger", model=model, steps=3, cfg=4.0),
         ]
     )
     assert tuned.grid == grid.points
     assert tuned.choice.endswith("on a grid tuned to the model")
-    assert (other.grid, named.grid) == (None, None)
+    assert (other.grid, named.grid, stronger.grid) == (None, None, None)
     (folder / tuning.FILE).write_text("{")
     with pytest.raises(SpecError, match="tune again"):
         check([song(model=model)])

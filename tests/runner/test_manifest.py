@@ -56,7 +56,6 @@ NOT_ASKED_OF_SONG: dict[str, Any] = {
     "resume": False,
 }
 ASKED_OF_ANSWER: dict[str, Any] = {
-    "grid": [0.0, 0.5, 1.0],
     "duration": 20.0,
     "steps": 33,
     "cfg": 5.0,
@@ -64,6 +63,7 @@ ASKED_OF_ANSWER: dict[str, Any] = {
     "model_hash": "1",
 }
 NOT_ASKED_OF_ANSWER: dict[str, Any] = {
+    "grid": [0.0, 0.5, 1.0],
     "song": "other/other",
     "problems": ["bad"],
     "warnings": ["odd"],
@@ -83,6 +83,13 @@ def test_every_field_is_known_to_be_asked_or_not() -> None:
 @pytest.mark.parametrize("field", ASKED_OF_SONG)
 def test_what_was_asked_of_a_song_changes_its_fingerprint(field: str) -> None:
     assert manifest.fingerprint(replace(JOB.song, **{field: ASKED_OF_SONG[field]}), JOB.answer) != PRINT
+
+
+def test_steps_that_were_left_to_the_machine_do_not() -> None:
+    song = replace(JOB.song, preset="auto", steps=None)
+    one, other = (manifest.fingerprint(song, replace(JOB.answer, steps=steps)) for steps in (8, 12))
+    assert one == other
+    assert manifest.fingerprint(replace(song, steps=12), replace(JOB.answer, steps=12)) != one
 
 
 def test_a_window_that_holds_the_song_does_not() -> None:
