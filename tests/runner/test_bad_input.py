@@ -49,8 +49,8 @@ SONGS = {
     "lyrics-without-times": ("style: a, lyrics: words.lrc", "words.lrc:1: no time before 'low tide'"),
     "lyrics-of-bytes": ("style: a, lyrics: bytes.lrc", "bytes.lrc:1: a binary file"),
     "lyrics-in-one-long-line": ("style: a, lyrics: line.lrc", "line.lrc:1: 900009 characters"),
-    "duration-between": ("style: a, duration: 95.5", "base cannot make 95.5 s: duration: choose 95"),
-    "duration-too-long": ("style: a, duration: 285", "base cannot make 285 s: duration: choose 95"),
+    "duration-between": ("style: a, duration: 95.5", "base cannot make 95.5 s at once: duration: choose 95"),
+    "duration-too-long": ("style: a, duration: 285", "base cannot make 285 s at once: duration: choose 95"),
     # Refused while the job file is read; no child is asked.
     "lyrics-of-100-mb": ("style: a, lyrics: huge.lrc", "lyrics: huge.lrc: is larger than 1 MiB"),
     "lyrics-not-in-utf-8": ("style: a, lyrics: latin.lrc", "lyrics: latin.lrc: is not UTF-8 (line 1)"),
@@ -152,7 +152,11 @@ def test_bad_input_gets_one_line(lines: dict[str, str], name: str) -> None:
         ("nan", "--duration: nan cannot be used; write a finite number\n"),
         ("0", "--duration: 0.0 cannot be used; write a number above 0\n"),
         ("-1", "--duration: -1.0 cannot be used; write a number above 0\n"),
-        ("95.5", "base cannot make 95.5 s: duration: choose 95, or another model\n"),
+        (
+            "95.5",
+            "base cannot make 95.5 s at once: duration: choose 95, another model, "
+            "or `window: 95` to make it in overlapping windows\n",
+        ),
     ],
 )
 def test_a_bad_duration_given_by_option_gets_one_line(place: Path, seconds: str, words: str) -> None:

@@ -16,7 +16,7 @@ from runner.spec import Song
 from tests.faults import batches
 
 SOUND = b"RIFF and so on"
-JOB = batches.job("[00:00.00]low tide\n", style="pop", seed=7)
+JOB = batches.job("[00:00.00]low tide\n", style="pop", seed=7, preset="standard")
 
 # Every field of a song or an answer stands in one of the two lists for it.
 ASKED_OF_SONG: dict[str, Any] = {

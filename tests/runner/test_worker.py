@@ -221,7 +221,7 @@ def test_with_fewer_steps_only_what_remains_is_thinned(sung: dict[str, Sung]) ->
 def test_a_song_in_windows_has_reached_nothing_until_its_last_one_has_begun(sung: dict[str, Sung]) -> None:
     made = sung["windows"]
     assert made.exit_code == 0
-    assert [window["start"] for window in made.outcome.song["windows"]] == [0, 32, 65]
+    assert [window["start"] for window in made.outcome.song["windows"]] == [0, 33, 65]
     assert made.outcome.song["samples"] == 6 * 44100
     assert made.outcome.song["degraded"] is None
     log = log_of(made.attempt)
