@@ -16,7 +16,6 @@ import argparse
 import importlib
 import importlib.util
 import json
-import math
 import multiprocessing
 import os
 import statistics
@@ -37,7 +36,7 @@ from torch import Tensor
 from benchmarks import machine, nearness, tricks
 from benchmarks.listening import lrc, round_trips
 from diffrhythm import bundle, conditioning, sampling, solvers, style, vae
-from diffrhythm.bundle import Bundle
+from diffrhythm.bundle import Bundle, frames_of
 from diffrhythm.compiled import Compiled
 from diffrhythm.conditioning import Conditioning
 from diffrhythm.errors import DiffRhythmError
@@ -47,7 +46,6 @@ from diffrhythm.precision import Precision
 from diffrhythm.presets import PRESETS, Preset, auto
 from diffrhythm.sampling import Passes, State
 from diffrhythm.transformer import DiT
-from diffrhythm.vae_config import HOP, SAMPLE_RATE
 from training import listening, text
 from training.songs import compose
 
@@ -204,7 +202,7 @@ def song(number: int, seconds: float) -> Song:
     """A song of held-out lyrics, which lie as those of training do, and a held-out prompt."""
     names = sorted(text.PROMPTS)
     name = names[(3 * number + 8) % len(names)]  # 3 steps on, so that few songs are of unlike styles
-    frames = math.ceil(round(seconds * SAMPLE_RATE) / HOP)
+    frames = frames_of(seconds)
     tries = (compose(FIRST_SEED + 100 * number + i, name, "heldout", frames).alignment for i in range(100))
     alignment = next(each for each in tries if len(each.placed) > seconds / LONGEST_LINE_S)
     prompt = text.prompt(name, np.random.default_rng(FIRST_SEED + number), "heldout")

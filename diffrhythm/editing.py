@@ -17,7 +17,7 @@ from torch import Tensor
 
 from diffrhythm import audio, files, vae
 from diffrhythm.audio import Audio
-from diffrhythm.bundle import Bundle
+from diffrhythm.bundle import Bundle, frames_of
 from diffrhythm.conditioning import Span
 from diffrhythm.errors import RequestError
 from diffrhythm.vae import OnChunk
@@ -87,7 +87,7 @@ def spans_to_make(edit: Edit, *, samples: int, duration: float, frames: int) -> 
                 start_s, end_s, "begins before the one ahead of it ends; put them in order, apart"
             )
         spans.append(span)
-    sung = min(frames, _frames(round(duration * SAMPLE_RATE)))
+    sung = min(frames, frames_of(duration))
     if known < sung and not (spans and spans[-1][0] <= known and spans[-1][1] >= sung):
         raise RequestError(
             f"source of {samples / SAMPLE_RATE:.2f} s for a song of {duration:g} s: edit: to go on with it, "

@@ -488,8 +488,7 @@ def _given(before: Before, window: Window) -> Known:
 
 def passes(bundle: Bundle, model: DiT, *, frames: int, precision: Precision) -> Passes:
     """The bundle's model as it suits the arithmetic; in fp32 torch's own where compiling does not pay."""
-    pays = arithmetic.is_large(model.config) and arithmetic.is_compiled("fp32", arithmetic.cpu_flags())
-    if precision == "fp32" and not pays:
+    if not arithmetic.passes_are_compiled(precision, model.config, arithmetic.cpu_flags()):
         return model.float()
     from diffrhythm import compiled, quantised  # openvino takes a while to import
 

@@ -6,11 +6,10 @@ a model, by a kernel lock; so whatever half-made lies there when the lock is got
 
 from __future__ import annotations
 
-import fcntl
 import json
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -104,19 +103,16 @@ def exclusive(model: Published, folder: Path) -> Iterator[None]:
 
     Raises BundleError if one is at work, or folder cannot be written.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / f".{model.name}.lock").open("w")
-    except OSError as error:
-        raise BundleError(
-            f"cannot be written ({error.strerror}): {folder}; set DIFFRHYTHM_MODELS to another folder"
-        ) from error
-    with lock:
+    with ExitStack() as stack:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            stack.enter_context(files.alone(folder / f".{model.name}.lock", wait=False))
         except BlockingIOError as error:
             raise BundleError(
                 f"another process is making {model.name}: {folder}; wait until it has ended"
+            ) from error
+        except OSError as error:
+            raise BundleError(
+                f"cannot be written ({error.strerror}): {folder}; set DIFFRHYTHM_MODELS to another folder"
             ) from error
         _tidy(model, folder)
         yield

@@ -54,6 +54,11 @@ def is_compiled(precision: Precision, cpu_flags: Collection[str]) -> bool:
     return precision != "fp32" or "avx512f" in cpu_flags
 
 
+def passes_are_compiled(precision: Precision, config: ModelConfig, cpu_flags: Collection[str]) -> bool:
+    """The same of a model of any size: a small one is compiled only for what torch does not calculate in."""
+    return precision != "fp32" or (is_large(config) and is_compiled(precision, cpu_flags))
+
+
 def of_decoder(precision: Precision, cpu_flags: Collection[str]) -> Precision:
     """The decoder's arithmetic in a song of this one: bf16 where that is native and the song is not fp32."""
     return "fp32" if precision == "fp32" or BF16_FLAGS.isdisjoint(cpu_flags) else "bf16"

@@ -61,8 +61,7 @@ def _pass(config: ModelConfig, frames: int, precision: Precision) -> Callable[[]
     for weight in model.parameters():
         weight.fill_(config.dim**-0.5)
     h = torch.randn(1, frames, config.dim, generator=torch.Generator().manual_seed(0))
-    compiles = arithmetic.is_compiled(precision, arithmetic.cpu_flags())
-    if precision != "fp32" or (arithmetic.is_large(config) and compiles):
+    if arithmetic.passes_are_compiled(precision, config, arithmetic.cpu_flags()):
         return _compiled(model, h, precision)
     rotary = model.rotary(frames)
 

@@ -27,11 +27,11 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from torch import Tensor
 
-from diffrhythm import conditioning, files, grids, precision, sampling, style
+from diffrhythm import conditioning, files, grids, precision, sampling, solvers, style
 from diffrhythm.bundle import DEMO, Bundle
 from diffrhythm.conditioning import Conditioning
 from diffrhythm.errors import BundleError, CheckpointError, RequestError
-from diffrhythm.generate import Plan, Request, inspect, passes, seeded_noise
+from diffrhythm.generate import Request, inspect, passes, seeded_noise
 from diffrhythm.precision import Precision
 from diffrhythm.presets import CPU_CFG
 from diffrhythm.sampling import Passes, State
@@ -263,7 +263,7 @@ def _tune(here: Bundle, songs: int, steps: Sequence[int], work: Path, report: Re
 
 def swayed(steps: int) -> tuple[float, ...]:
     """The grid of so many steps that presets have where a model is not tuned."""
-    return grids.sway(grids.uniform(steps), -1.0)
+    return grids.sway(grids.uniform(steps), solvers.named("sway").sway)
 
 
 def _int8(studio: Studio, numbers: Sequence[int], own: Precision) -> Lowered | None:
@@ -324,13 +324,15 @@ class Studio:
 
     def end(self, number: int, grid: tuple[float, ...], lowered: Precision) -> Tensor:
         """The piece's latents on this grid: [1, t, c]."""
-        return self._states(number, grid, lowered)[-1].x_t
+        try:
+            last = sampling.load_state(_file(self._folder(number, grid, lowered), len(grid) - 1))
+        except CheckpointError:  # it is not walked yet
+            last = self._states(number, grid, lowered)[-1]
+        return last.x_t
 
     def _states(self, number: int, grid: tuple[float, ...], lowered: Precision) -> list[State]:
         """All states of the piece on this grid but the one it begins with."""
-        song = self._song(number)
-        way = hashlib.sha256(f"{song.hash} {CPU_CFG} {lowered} {grid}".encode()).hexdigest()[:16]
-        folder = self.work / way
+        folder = self._folder(number, grid, lowered)
         folder.mkdir(parents=True, exist_ok=True)
         steps = len(grid) - 1
         kept = _kept(folder, steps)
@@ -343,7 +345,7 @@ class Studio:
 
         sampling.sample(
             self._opened(lowered),
-            song,
+            self._song(number),
             self._noise(number),
             steps=steps,
             cfg=CPU_CFG,
@@ -353,10 +355,14 @@ class Studio:
         )
         return _kept(folder, steps)
 
+    def _folder(self, number: int, grid: tuple[float, ...], lowered: Precision) -> Path:
+        way = f"{self._song(number).hash} {CPU_CFG} {lowered} {grid}"
+        return self.work / hashlib.sha256(way.encode()).hexdigest()[:16]
+
     def _opened(self, lowered: Precision) -> Passes:
         if lowered not in self._passes:
             self._passes.clear()
-            frames = self._plan(0).frames
+            frames = self._song(0).latent_shape[1]
             self._passes[lowered] = passes(self.here, self._model, frames=frames, precision=lowered)
         return self._passes[lowered]
 
@@ -366,26 +372,19 @@ class Studio:
 
     def _song(self, number: int) -> Conditioning:
         if number not in self._songs:
-            plan = self._plan(number)
+            piece, seconds = PIECES[number], self.here.fitting_duration(SECONDS)
+            plan = inspect(self.here, Request(piece.lyrics, style=piece.style, duration=seconds))
             self._songs[number] = conditioning.build(
                 self._model,
                 text_ids=torch.from_numpy(plan.alignment.ids),
-                style=torch.from_numpy(style.embed(PIECES[number].style, self.here)),
+                style=torch.from_numpy(style.embed(piece.style, self.here)),
                 negative_style=torch.from_numpy(self.here.negative_style),
                 duration_frames=plan.frames,
             )
         return self._songs[number]
 
     def _noise(self, number: int) -> Tensor:
-        return seeded_noise(number, self._plan(number).frames)
-
-    def _plan(self, number: int) -> Plan:
-        return inspect(self.here, self._request(number))
-
-    def _request(self, number: int) -> Request:
-        piece = PIECES[number]
-        seconds = self.here.fitting_duration(SECONDS)
-        return Request(piece.lyrics, style=piece.style, duration=seconds, seed=number)
+        return seeded_noise(number, self._song(number).latent_shape[1])
 
 
 def _kept(folder: Path, steps: int) -> list[State]:

@@ -17,7 +17,7 @@ import statistics
 import sys
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from importlib.metadata import version
@@ -112,7 +112,7 @@ def _answer(question: SongQuestion) -> SongAnswer:
         precision=arithmetic,
         model_hash=model.hash,
         demo=model.demo,
-        choice=_choice(question, chosen) + (" on a grid tuned to the model" if points else ""),
+        choice=_choice(question, chosen, run) + (" on a grid tuned to the model" if points else ""),
     )
 
 
@@ -135,7 +135,7 @@ def _auto(model: Bundle, plan: Plan) -> Preset:
     return presets.auto(seconds, f"{plan.precision} on {cores} core{'s' if cores > 1 else ''}")
 
 
-def _choice(question: SongQuestion, chosen: Preset) -> str:
+def _choice(question: SongQuestion, chosen: Preset, run: Mapping[str, Any]) -> str:
     """Why these steps and this guidance."""
     asked = [name for name in ("steps", "cfg") if getattr(question, name) is not None]
     why = f"preset {question.preset}: {chosen.why}" if len(asked) < 2 else "as asked"
@@ -143,7 +143,6 @@ def _choice(question: SongQuestion, chosen: Preset) -> str:
         why = (
             f"{'steps' if asked == ['steps'] else 'guidance'} as asked, the rest by preset {question.preset}"
         )
-    run = _run(question, chosen)
     return f"{run['steps']} steps, guidance {run['cfg']:g} ({why})"
 
 
@@ -598,11 +597,10 @@ def _made(name: str, folder: Path, made: bool) -> str:
 
 
 def _verify(question: Question, report: Meter) -> Answer:
-    from diffrhythm import bundle, published
+    from diffrhythm import bundle
 
-    here = [name for name in published.MODELS if (published.models_folder() / name / bundle.ABOUT).exists()]
     words, problems = [], []
-    for name in [question.name] if question.name else ["demo", *here]:
+    for name in [question.name] if question.name else ["demo", *_installed()]:
         try:
             model = bundle.load(name)
             bundle.verify(model, report)
@@ -631,6 +629,13 @@ def _tune(question: Question, report: Steps) -> Answer:
             f"{'harmless' if made.int8.is_harmless else 'left to those who ask for it'}"
         )
     return Answer(words=[*words, f"written: {model.folder / tuning.FILE}"])
+
+
+def _installed() -> list[str]:
+    """Names of the published models that are here, whole or not."""
+    from diffrhythm import bundle, published
+
+    return [name for name in published.MODELS if (published.models_folder() / name / bundle.ABOUT).exists()]
 
 
 def _path(question: Question, report: Meter) -> Answer:
@@ -682,10 +687,9 @@ def _examined(asked: Examination) -> Examination:
 
 def _usual_facts() -> list[ModelFacts]:
     """Of the demo and every published model that is here; without any, what the smaller one would take."""
-    from diffrhythm import bundle, published
+    from diffrhythm import published
 
-    here = [name for name in published.MODELS if (published.models_folder() / name / bundle.ABOUT).exists()]
-    return [_facts(name) for name in ("demo", *(here or [published.BASE.name]))]
+    return [_facts(name) for name in ("demo", *(_installed() or [published.BASE.name]))]
 
 
 def _facts(name: str) -> ModelFacts:
