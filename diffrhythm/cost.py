@@ -1,7 +1,8 @@
-"""What a model's work costs in floating point operations, by its sizes. Pure arithmetic.
+"""What a model's work costs in floating point operations and in memory, by its sizes. Pure arithmetic.
 
-Products of matrices and convolutions, a multiplication and an addition as two; what works on each number
-alone is left out. They say how much longer one thing takes than another, not how long.
+Operations: products of matrices and convolutions, a multiplication and an addition as two; what works on each
+number alone is left out. They say how much longer one thing takes than another, not how long. Memory: a
+little more than was measured, since too little of it costs a night and too much a place beside another song.
 
 t latent frames · d model width
 """
@@ -12,12 +13,23 @@ from collections.abc import Mapping
 
 from diffrhythm.config import CONV_GROUPS, ModelConfig
 from diffrhythm.precision import Precision
-from diffrhythm.vae_config import AUDIO_CHANNELS, LATENT_CHANNELS, VaeConfig
+from diffrhythm.vae_config import AUDIO_CHANNELS, HOP, LATENT_CHANNELS, VaeConfig
 
 # Of one core in the passes of a large model, a second, about: those of an EPYC (benchmarks/README.md).
 CORE_FLOP_S: Mapping[Precision, float] = {"fp32": 60e9, "bf16": 190e9, "int8": 250e9}
 # More cores than this do not make a song much faster.
 MOST_CORES = 8
+# Bytes of private memory, of the interpreter and the libraries, espeak's and jieba's dictionaries included.
+PROCESS_BYTES = 500 * 2**20
+# What a pass keeps, in activations as wide as the model: of its constants and within a block (README of
+# benchmarks/: 3.4 GB while sampling in bf16, of which 2.6 GB are there before the first pass).
+PASS_ACTIVATIONS = 48
+# What the decoder keeps of one chunk, in activations at the samples' rate: torch in float32, and compiled in bf16.
+DECODER_ACTIVATIONS: Mapping[Precision, int] = {"fp32": 15, "bf16": 5, "int8": 5}
+# The whole song in float32: decoded, levelled, encoded.
+SOUND_COPIES = 3
+# A weight that is packed for compiled passes.
+WEIGHT_BYTES: Mapping[Precision, float] = {"fp32": 4.0, "bf16": 2.0, "int8": 1.1}
 # Taps of the two convolutions over the frames, as published.
 POSITION_TAPS = 31
 # Of the decoder's first and last convolution, and of the dilated one in each of its residual units.
@@ -52,3 +64,31 @@ def of_decoder(config: VaeConfig, frames: int) -> int:
         rate *= stride
         total += RESIDUAL_UNITS * 2 * rate * narrow * narrow * (TAPS + 1)
     return total + 2 * rate * widths[-1] * AUDIO_CHANNELS * TAPS
+
+
+def private_bytes(
+    config: ModelConfig,
+    vae: VaeConfig,
+    *,
+    frames: int,
+    at_once: int,
+    chunk_frames: int,
+    precision: Precision,
+    compiled: bool,
+    decoder: Precision,
+) -> int:
+    """Memory that a song's process has for itself at its peak, about.
+
+    frames: of the song; at_once: of the longest window; chunk_frames: of one call of the decoder. compiled:
+    the passes are, so that their weights are packed anew; else they stay in the file, which all songs share.
+    """
+    weights = int(config.block_weights * WEIGHT_BYTES[precision]) if compiled else 0
+    a_pass = PASS_ACTIVATIONS * at_once * config.dim * 4
+    chunk = DECODER_ACTIVATIONS[decoder] * min(chunk_frames, frames) * HOP * vae.channels * 4
+    sound = SOUND_COPIES * frames * HOP * AUDIO_CHANNELS * 4
+    return PROCESS_BYTES + max(weights + a_pass, chunk) + sound
+
+
+def mapped_bytes(config: ModelConfig, *, compiled: bool) -> int:
+    """Weights of the blocks that stay in their file, mapped, and have to be in memory at each pass."""
+    return 0 if compiled else config.block_weights * 4

@@ -14,15 +14,15 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from runner import manifest, probes, processes
-from runner.errors import ForeignFileError
+from runner.admission import DISK_RESERVE, Free, Need, Room, side_by_side
+from runner.errors import ForeignFileError, OutputError
 from runner.files import read_message, write_message
 from runner.messages import FINAL_STATES, Batch, QueuedSong, SongState
+from runner.past import shown
 from runner.songfolder import Outputs
-from runner.supervise import House, Job, supervise
+from runner.supervise import House, Job, need_of, supervise
+from runner.words import size
 
-# What one song on the CPU needs at the least, to choose how many fit: weights shared or not, one
-# transformer pass and one decoded chunk of the full-size model in bf16.
-SONG_BYTES = 4 * 2**30
 # One song uses eight cores well; more are better spent on a second song.
 SONG_CORES = 8
 VIEW_EVERY_S = 1.0
@@ -44,12 +44,15 @@ class Options:
 
 @dataclass(slots=True)
 class _Board:
-    """How every song of this batch stands; each change goes to batch.json."""
+    """How every song of this batch stands; each change goes to batch.json. problem: with that file. put_off:
+    why a song was, if one was.
+    """
 
     outputs: Outputs
     head: Batch
     songs: dict[str, QueuedSong] = field(default_factory=dict)
     problem: str = ""
+    put_off: str = ""
 
     def put(self, song: QueuedSong) -> None:
         self.songs[song.song] = song
@@ -71,7 +74,7 @@ class _Board:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How a batch ended: every song's final state, the signal that stopped it, trouble with its own files."""
+    """How a batch ended: every song's final state, the signal that stopped it, trouble with its disk."""
 
     songs: tuple[QueuedSong, ...]
     stopped_by: int | None = None
@@ -85,10 +88,9 @@ class Ended:
         return 1 if states & bad or self.problem else 0
 
 
-def default_workers(*, cores: int, available: int | None) -> int:
+def default_workers(needs: Sequence[Need], free: Free, *, cores: int) -> int:
     """How many songs at once: one for every SONG_CORES cores, as many as the memory holds, at least one."""
-    by_memory = cores if available is None else available // SONG_BYTES
-    return max(1, min(cores // SONG_CORES, by_memory))
+    return side_by_side(needs, free, max(1, cores // SONG_CORES))
 
 
 def run(
@@ -112,25 +114,29 @@ async def _run(
 ) -> Ended:
     me = processes.identity(os.getpid())
     assert me is not None
-    workers = options.workers or default_workers(
-        cores=processes.usable_cores(), available=probes.available_bytes()
-    )
     processes.adopt_orphans()
     # No resolved path holds two slashes, so the mark of these outputs does not begin that of others.
     place = f"{outputs.folder.resolve()}//"
+    # The lock is ours, so whatever carries the mark of these outputs was left by a parent that is dead.
+    await processes.end_tree(lambda: processes.marked(place), grace_s=0.0)
     epoch = _epoch(outputs) if options.force else 0.0
+    songs, to_make = _sorted_out(jobs, outputs, options, epoch)
+    seen, free = shown(outputs), Free(probes.available_bytes(), probes.disk_free_bytes(outputs.folder))
+    needs = [need_of(job, job.plan, seen) for job in to_make]
+    _refuse_full_disk(needs, free, outputs)
+    workers = options.workers or default_workers(needs, free, cores=processes.usable_cores())
     house = replace(
         house or House(mark=""),
         mark=f"{place}{me.pid}.{me.started}",
+        room=Room(workers),
         epoch=epoch,
         own=processes.children(),
+        shown=seen,
     )
-    # The lock is ours, so whatever carries the mark of these outputs was left by a parent that is dead.
-    await processes.end_tree(lambda: processes.marked(place), grace_s=0.0)
     head = Batch(me.pid, me.started, me.boot_id, time.time(), None, workers, [], epoch)
-    board = _Board(outputs, head)
-    queue = _fill(jobs, outputs, options, board)
+    board = _Board(outputs, head, songs)
     board.write()
+    queue = deque(_with_threads(to_make, workers))
     with _signals(house) as received:
         makers = [asyncio.create_task(_make(queue, outputs, house, board, options)) for _ in range(workers)]
         try:
@@ -138,23 +144,43 @@ async def _run(
         finally:
             await _end_strays(house)
     _close(board)
-    return Ended(tuple(board.songs.values()), received[0] if received else None, board.problem)
+    problem = board.problem or board.put_off
+    return Ended(tuple(board.songs.values()), received[0] if received else None, problem)
 
 
-def _fill(jobs: Sequence[Job], outputs: Outputs, options: Options, board: _Board) -> deque[Job]:
-    """Every song on the board; those that still have to be made in the queue."""
-    threads = max(1, processes.usable_cores() // min(board.head.workers, max(1, len(jobs))))
-    queue: deque[Job] = deque()
+def _sorted_out(
+    jobs: Sequence[Job], outputs: Outputs, options: Options, epoch: float
+) -> tuple[dict[str, QueuedSong], list[Job]]:
+    """How every song stands, and those that still have to be made."""
+    songs: dict[str, QueuedSong] = {}
+    to_make = []
     for job in jobs:
         id = job.song.id
         done = manifest.finished(outputs.song(id), job.fingerprint)
-        if done is not None and _will_do(done, options, board.head.epoch):
+        if done is not None and _will_do(done, options, epoch):
             file = str(outputs.song(id).folder / done["file"])
-            board.songs[id] = QueuedSong(id, done["state"], note="made earlier", file=file)
-            continue
-        board.songs[id] = QueuedSong(id, "queued")
-        queue.append(replace(job, song=replace(job.song, threads=job.song.threads or threads)))
-    return queue
+            songs[id] = QueuedSong(id, done["state"], note="made earlier", file=file)
+        else:
+            songs[id] = QueuedSong(id, "queued")
+            to_make.append(job)
+    return songs, to_make
+
+
+def _refuse_full_disk(needs: Sequence[Need], free: Free, outputs: Outputs) -> None:
+    """Raises OutputError where not even the smallest song has room."""
+    least = min((need.disk for need in needs), default=0) + DISK_RESERVE
+    if needs and free.disk is not None and free.disk < least:
+        raise OutputError(
+            f"{outputs.folder}: {size(free.disk)} free on its disk, a song needs {size(least)}; "
+            "make room, or choose another folder with --out"
+        )
+
+
+def _with_threads(jobs: Sequence[Job], workers: int) -> Iterator[Job]:
+    """The jobs, those that name no number of threads with their share of the cores."""
+    threads = max(1, processes.usable_cores() // min(workers, max(1, len(jobs))))
+    for job in jobs:
+        yield replace(job, song=replace(job.song, threads=job.song.threads or threads))
 
 
 def _epoch(outputs: Outputs) -> float:
@@ -182,6 +208,8 @@ async def _make(queue: deque[Job], outputs: Outputs, house: House, board: _Board
         try:
             folder.folder.mkdir(parents=True, exist_ok=True)
             ended = await supervise(job, folder, house, board.put, redo_degraded=options.redo_degraded)
+            if ended.state == "left":
+                board.put_off = ended.note
         except (FileExistsError, NotADirectoryError) as error:
             words = f"{error.filename or folder.folder}: is no folder; move it away or choose another --out"
             ended = QueuedSong(job.song.id, "failed", note=words)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import sys
@@ -13,7 +14,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from runner.batch import SONG_BYTES
 from runner.check import run
 from runner.errors import ForeignFileError
 from runner.files import read_message, write_message
@@ -27,8 +27,8 @@ WORKER = (sys.executable, "-P", "-m", "runner.worker", "examine")
 TIMEOUT_S = 120.0
 
 PYTHONS = ((3, 11), (3, 14))
-# A song of the demo with torch; of a large model, batch.SONG_BYTES.
-SMALL_BYTES = 2**30
+# A song where no model says what it needs.
+SONG_BYTES = 2**30
 # Below the first, a checkpoint and a song of 95 s have no room to be written beside each other; a night of
 # songs of 285 s with their attempts takes about the second.
 DISK_BYTES = 2 * 10**8
@@ -215,9 +215,9 @@ def _memory(machine: Machine, half: Examination) -> Iterator[Finding]:
             "memory", "note", "the kernel does not say how much there is", "see whether /proc is there"
         )
         return
-    large = any(model.large for model in here)
-    need = SONG_BYTES if large else SMALL_BYTES
-    whose = next((model.name for model in here if model.large), here[0].name if here else "the demo")
+    largest = max(here, key=lambda model: model.need_bytes, default=None)
+    need = (largest.need_bytes if largest else 0) or SONG_BYTES
+    whose = largest.name if largest else "the demo"
     has = min(machine.memory, machine.memory_limit or machine.memory)
     capped = " (limit of the control group)" if has < machine.memory else ""
     available = min(has, machine.available if machine.available is not None else has)
@@ -250,7 +250,8 @@ def _more_memory(machine: Machine, need: int) -> str:
     if machine.memory_limit is not None and machine.memory_limit < (machine.memory or 0):
         return "raise the limit of its service or container (MemoryMax=, docker run --memory)"
     if machine.wsl:
-        return f"%UserProfile%\\.wslconfig, below [wsl2]: memory={need // 2**30 + 2}GB; then wsl --shutdown"
+        wanted = math.ceil(need / 2**30) + 2
+        return f"%UserProfile%\\.wslconfig, below [wsl2]: memory={wanted}GB; then wsl --shutdown"
     return "use a smaller model (model: demo) or a machine with more memory"
 
 

@@ -50,12 +50,15 @@ SMALL = Decoder(0.8, 1.2)
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """What a finished song tells of its model's decoder. duration: seconds."""
+    """What a finished song tells of others of its model: of their decoder, and how much memory for itself its
+    process had. None where it does not tell. duration: seconds.
+    """
 
     model_hash: str
     precision: str
     duration: float
-    decoder: Decoder
+    decoder: Decoder | None
+    private: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +110,11 @@ def decoder_of_nearest(
 
     Work is reckoned for every duration, but a processor is not as good at all of it.
     """
-    alike = [song for song in songs if (song.model_hash, song.precision) == (model_hash, precision)]
+    alike = [
+        song
+        for song in songs
+        if song.decoder and (song.model_hash, song.precision) == (model_hash, precision)
+    ]
     nearest = min(reversed(alike), key=lambda song: abs(math.log(song.duration / duration)), default=None)
     return None if nearest is None else nearest.decoder
 

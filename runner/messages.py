@@ -34,6 +34,9 @@ Cause = Literal[
 MEMORY_CAUSES: frozenset[Cause] = frozenset({"swap-thrash", "memory-ceiling", "out-of-memory"})
 FREE_CAUSES: frozenset[Cause] = frozenset({"interrupted", "lost"})
 
+# The worker's exit code without memory or disk; without an outcome beside it, it was the disk.
+EXIT_NO_ROOM = 5
+
 
 @dataclass(frozen=True, slots=True)
 class SongRequest:
@@ -203,7 +206,8 @@ class SongAnswer:
     """How a song will be made: everything open in the question is decided. problems: why it can't be made.
 
     grid: points of the steps where the model was tuned, None for the sampler's own. model_hash: of the
-    bundle's files. choice: why these steps and guidance, in words for people.
+    bundle's files. choice: why these steps and guidance, in words for people. private_bytes, mapped_bytes:
+    memory that the song will have for itself, and its model's files, which all songs of it share.
     """
 
     song: str
@@ -218,6 +222,8 @@ class SongAnswer:
     model_hash: str = ""
     demo: bool = False
     choice: str = ""
+    private_bytes: int = 0
+    mapped_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,8 +240,8 @@ class ModelFacts:
     """What a child finds of a model. problem: why it cannot sing here, and what to do; else "".
 
     here: its files are. large: of the published size. verified: every byte was read. style: what its style
-    encoder lacks. duration, song_s: of its longest song, and about what making it with preset standard takes;
-    song_s is 0 where it was not measured.
+    encoder lacks. duration, song_s, need_bytes: of its longest song, about what making it with preset
+    standard takes, and the memory that this needs; song_s is 0 where it was not measured.
     """
 
     name: str
@@ -248,6 +254,7 @@ class ModelFacts:
     precision: str = ""
     duration: float = 0.0
     song_s: float = 0.0
+    need_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

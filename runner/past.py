@@ -6,6 +6,7 @@ import json
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from runner.errors import ForeignFileError
 from runner.files import read_json, read_message
@@ -58,22 +59,43 @@ def recall(folder: SongFolder, fingerprint: str) -> Past:
 
 
 def shown(outputs: Outputs) -> list[Shown]:
-    """What the finished songs tell of their models' decoders, the newest last; one that tells nothing is
-    passed over.
-    """
+    """What the finished songs tell, the newest last; one that tells nothing is passed over."""
     found = []
     for song in outputs.songs():
-        with suppress(OSError, ForeignFileError, KeyError, TypeError, ValueError):
-            made = read_json(song.manifest)
-            told = Shown(
-                str(made["model_hash"]),
-                str(made["precision"]),
-                float(made["duration"]),
-                Decoder(float(made["decoder"]["speed"]), float(made["decoder"]["around_s"])),
-            )
-            if told.duration > 0 and told.decoder.speed > 0 and told.decoder.around_s >= 0:
+        with suppress(OSError, ForeignFileError):
+            told = shown_by(read_json(song.manifest))
+            if told is not None:
                 found.append((song.manifest.stat().st_mtime, told))
     return [told for _, told in sorted(found, key=lambda each: each[0])]
+
+
+def shown_by(made: dict[str, Any]) -> Shown | None:
+    """What a manifest tells of other songs of its model; None: nothing."""
+    with suppress(KeyError, TypeError, ValueError):
+        told = Shown(
+            str(made["model_hash"]),
+            str(made["precision"]),
+            float(made["duration"]),
+            _decoder(made),
+            _private(made),
+        )
+        return told if told.duration > 0 and (told.decoder or told.private) else None
+    return None
+
+
+def _decoder(made: dict[str, Any]) -> Decoder | None:
+    with suppress(KeyError, TypeError, ValueError):
+        decoder = Decoder(float(made["decoder"]["speed"]), float(made["decoder"]["around_s"]))
+        return decoder if decoder.speed > 0 and decoder.around_s >= 0 else None
+    return None
+
+
+def _private(made: dict[str, Any]) -> int | None:
+    """Only of a song whose last attempt made it from the noise: what goes on may have had less."""
+    with suppress(KeyError, TypeError, IndexError):
+        peak = made["attempts"][-1]["peak_private"]
+        return peak if isinstance(peak, int) and peak > 0 and made["request"]["checkpoint"] is None else None
+    return None
 
 
 def _request(attempt: Attempt) -> SongRequest | None:

@@ -49,6 +49,14 @@ def available_bytes() -> int | None:
     return _fields(Path("/proc/meminfo")).get("MemAvailable")
 
 
+def disk_free_bytes(folder: Path) -> int | None:
+    """What we may still write to the disk of that folder."""
+    with suppress(OSError):
+        found = os.statvfs(folder)
+        return found.f_bavail * found.f_frsize
+    return None
+
+
 def total_bytes() -> int | None:
     return _fields(Path("/proc/meminfo")).get("MemTotal")
 

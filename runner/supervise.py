@@ -7,28 +7,41 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import math
 import secrets
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
-from runner import foresight, manifest, probes, processes, verdict
+from runner import admission, foresight, manifest, probes, processes, verdict
+from runner.admission import Free, Need, Obstacle, Room
 from runner.files import write_json, write_message
-from runner.messages import FREE_CAUSES, Cause, Outcome, QueuedSong, SongAnswer, SongRequest, SongState
-from runner.past import Past, last_t, read_outcome, recall, shown
+from runner.foresight import Shown
+from runner.messages import (
+    FREE_CAUSES,
+    MEMORY_CAUSES,
+    Cause,
+    Outcome,
+    QueuedSong,
+    SongAnswer,
+    SongRequest,
+    SongState,
+)
+from runner.past import Past, last_t, read_outcome, recall, shown_by
 from runner.songfolder import Attempt, SongFolder
 from runner.spec import Song, asked
 from runner.verdict import GiveUp, Kill, Plan, Watch
 
+Done = TypeVar("Done")
+
 TICK_S = 0.5
 GRACE_S = 5.0
-# Waiting for memory ends here: it may be another program's, for good.
-AWAIT_MEMORY_S = 300.0
+# What no song of ours has may be another program's, for good.
+AWAIT_S = 300.0
 # Keeping what is there is worth any time; a decoder that hangs is still seen as stalled.
 ESTIMATE_S = 86_400.0
 # -P: files in the folder where the batch was started are not the worker's modules.
@@ -55,39 +68,14 @@ class Job:
         )
 
 
-class Room:
-    """The songs with an attempt under way. One that has to be alone waits until all others have left it,
-    and nobody else enters before."""
-
-    def __init__(self) -> None:
-        self._inside: set[str] = set()
-        self._alone: str | None = None
-
-    def enter(self, song: str, *, alone: bool) -> bool:
-        """Whether the song is in the room now; if not, it asks again later."""
-        if self._alone not in (None, song):
-            return False
-        if alone:
-            self._alone = song
-            if self._inside - {song}:
-                return False
-        self._inside.add(song)
-        return True
-
-    def leave(self, song: str) -> None:
-        """Leave the room, or no longer wait for it."""
-        self._inside.discard(song)
-        if self._alone == song:
-            self._alone = None
-
-
 @dataclass(frozen=True, slots=True)
 class House:
     """What all songs of one batch share.
 
     stopping: set when the batch is to end; hurry: without grace.
     epoch: when the batch that makes all anew began, else 0. own: pids of children that somebody of us
-    started and waits for; any other child is a stray.
+    started and waits for; any other child is a stray. shown: by the songs finished here, the newest last.
+    await_s: how long to wait for memory or disk that no song of ours has.
     """
 
     mark: str
@@ -98,8 +86,10 @@ class House:
     tick_s: float = TICK_S
     grace_s: float = GRACE_S
     thrash_s: float = 20.0
+    await_s: float = AWAIT_S
     epoch: float = 0.0
     own: set[int] = field(default_factory=set)
+    shown: list[Shown] = field(default_factory=list)
 
 
 async def supervise(
@@ -118,7 +108,7 @@ async def supervise(
     past = _take_up(job, folder, house, redo_degraded=redo_degraded)
     while True:
         if past.outcomes and past.outcomes[-1].cause is None:
-            state = _finish(job, folder, past)
+            state = await _with_room(partial(_finish, job, folder, past, house), house)
             if state is not None:
                 return replace(state, seconds=time.monotonic() - began)
             _distrust(past)
@@ -138,10 +128,12 @@ async def supervise(
         if isinstance(plan, GiveUp):
             return _fail(job, folder, past, plan)
         try:
-            stop = await _turn(plan, folder, house, past, say)
-            if stop is not None:
-                return QueuedSong(folder.id, "interrupted", note=stop.message, attempts=len(past.outcomes))
+            put_off = await _turn(job, plan, folder, house, past, say)
+            if put_off is not None:
+                return put_off
             outcome = await _attempt(job, folder, house, plan, past, left_s, say)
+            if outcome.cause in MEMORY_CAUSES:
+                house.room.ran_out(time.monotonic())
         finally:
             house.room.leave(folder.id)
         if outcome.cause in FREE_CAUSES:
@@ -158,8 +150,9 @@ def _take_up(job: Job, folder: SongFolder, house: House, *, redo_degraded: bool)
         return Past()  # to be made anew, seed and all
     if redo_degraded and past.outcomes and past.outcomes[-1].song.get("degraded"):
         return Past(seed=past.seed)
-    if past.ends and past.ends[-1].cause == "no-disk":  # there may be room now
-        past = replace(past, ends=past.ends[:-1])
+    past = replace(
+        past, ends=tuple(end for end in past.ends if end.cause != "no-disk")
+    )  # there may be room now
     spent = verdict.next_attempt(
         job.plan, past.ends, attempts=job.song.attempts, checkpoint_t=past.checkpoint_t
     )
@@ -189,7 +182,7 @@ def _distrust(past: Past) -> None:
 # ---------------------------------------------------------------- the end of a song
 
 
-def _finish(job: Job, folder: SongFolder, past: Past) -> QueuedSong | None:
+def _finish(job: Job, folder: SongFolder, past: Past, house: House) -> QueuedSong | None:
     """Give a made song its name and its manifest; None if the sound has vanished meanwhile.
 
     May be interrupted anywhere and be called again: the move is one rename, the manifest comes last.
@@ -203,6 +196,9 @@ def _finish(job: Job, folder: SongFolder, past: Past) -> QueuedSong | None:
     content = manifest.write(folder, past.request, job.answer, list(past.outcomes), sound)
     folder.failure.unlink(missing_ok=True)
     folder.tidy(sound)
+    told = shown_by(content)
+    if told is not None:
+        house.shown.append(told)
     state: SongState = "degraded" if content["degraded"] else "done"
     return QueuedSong(
         folder.id,
@@ -237,36 +233,60 @@ def _fail(job: Job, folder: SongFolder, past: Past, why: GiveUp) -> QueuedSong:
 
 
 async def _turn(
-    plan: Plan, folder: SongFolder, house: House, past: Past, say: Callable[[QueuedSong], None]
-) -> Kill | None:
-    """Wait until there is room, then until the memory that the last attempt had is free again.
+    job: Job, plan: Plan, folder: SongFolder, house: House, past: Past, say: Callable[[QueuedSong], None]
+) -> QueuedSong | None:
+    """Wait until there is a place, memory and disk for the next attempt; a state if it is put off.
 
-    A Kill if the song is asked to stop meanwhile.
+    What others of ours hold comes back when they end. What nobody of ours holds is waited for await_s; then
+    memory is tried without, since a prediction may be wrong, but a full disk is not.
     """
-    waiting = QueuedSong(folder.id, "running", note="waits to be alone", attempts=len(past.outcomes))
-    if plan.alone:
-        say(waiting)
-    stop = await _wait_for(lambda: house.room.enter(folder.id, alone=plan.alone), folder, house)
-    if stop is None and plan.await_bytes:
-        say(replace(waiting, note="waits for memory"))
-        # The next plan needs less than the last attempt had, which may have been more than there is.
-        wanted = min(plan.await_bytes, (probes.total_bytes() or plan.await_bytes) // 2)
-        stop = await _wait_for(lambda: _is_free(wanted), folder, house, at_most_s=AWAIT_MEMORY_S)
-    return stop
-
-
-async def _wait_for(
-    condition: Callable[[], bool], folder: SongFolder, house: House, *, at_most_s: float = math.inf
-) -> Kill | None:
-    end = time.monotonic() + at_most_s
-    while (stop := _asked_to_stop(folder, house)) is None and not condition() and time.monotonic() < end:
+    need = need_of(job, plan, house.shown)
+    waiting = QueuedSong(folder.id, "running" if past.outcomes else "queued", attempts=len(past.outcomes))
+    empty_since = time.monotonic()
+    while True:
+        if (stop := _asked_to_stop(folder, house)) is not None:
+            return replace(waiting, state="interrupted", note=stop.message)
+        now = time.monotonic()
+        if not house.room.is_empty():
+            empty_since = now
+        tired = now - empty_since >= house.await_s
+        free = Free(probes.available_bytes(), probes.disk_free_bytes(folder.folder))
+        found = house.room.enter(folder.id, need, free, now, despite_memory=tired)
+        if found is None:
+            return None
+        if found.kind == "disk" and tired:
+            return _put_off(waiting, found)
+        if found.words != waiting.note:
+            waiting = replace(waiting, note=found.words)
+            say(waiting)
         await _tick(house)
-    return stop
 
 
-def _is_free(count: int) -> bool:
-    available = probes.available_bytes()
-    return available is None or available >= count
+def _put_off(waiting: QueuedSong, found: Obstacle) -> QueuedSong:
+    words = f"{found.words.removeprefix('waits for ')}; make room, then run the same command again"
+    return replace(waiting, state="interrupted" if waiting.attempts else "left", note=words)
+
+
+def need_of(job: Job, plan: Plan, songs: Sequence[Shown]) -> Need:
+    """What the next attempt will have at its most. songs: finished before."""
+    answer = job.answer
+    private = admission.private_bytes(
+        songs,
+        model_hash=answer.model_hash,
+        precision=plan.precision,
+        duration=answer.duration,
+        foreseen=answer.private_bytes,
+    )
+    if plan.await_bytes:
+        # The next plan needs less than the last attempt had, which may have been more than there is.
+        private = min(plan.await_bytes, (probes.total_bytes() or plan.await_bytes) // 2)
+    return Need(
+        private=private,
+        mapped=answer.mapped_bytes,
+        model=answer.model_hash,
+        disk=admission.disk_bytes(answer.duration),
+        alone=plan.alone,
+    )
 
 
 async def _attempt(
@@ -291,8 +311,24 @@ async def _attempt(
     if outcome.t is None and request.checkpoint is not None:  # it got no step further
         outcome = replace(outcome, t=past.checkpoint_t)
     attempt.clean()
-    write_message(attempt.outcome, outcome)
+    await _with_room(partial(write_message, attempt.outcome, outcome), house)
     return outcome
+
+
+async def _with_room(act: Callable[[], Done], house: House) -> Done:
+    """What act gives, as soon as the disk has room for what it writes; its OSError after await_s.
+
+    An end that is not written down is forgotten, and a made song without its manifest is none.
+    """
+    until = time.monotonic() + house.await_s
+    while True:
+        try:
+            return act()
+        except OSError as error:
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            if not full or house.stopping.is_set() or time.monotonic() >= until:
+                raise
+        await _tick(house)
 
 
 def _ask(
@@ -310,7 +346,7 @@ def _ask(
     if plan.mode == "estimate":
         timeout_s = ESTIMATE_S
     decoder = foresight.decoder_of_nearest(
-        shown(folder.outputs),
+        house.shown,
         model_hash=answer.model_hash,
         precision=plan.precision,
         duration=answer.duration,
@@ -372,6 +408,7 @@ async def _run(job: Job, folder: SongFolder, attempt: Attempt, request: SongRequ
     try:
         while process.poll() is None and kill is None:
             watch = verdict.observe(watch, probes.read(process.pid, folder.heartbeat, attempt=attempt.number))
+            house.room.uses(folder.id, watch.peak_private)
             kill = _asked_to_stop(folder, house) or verdict.judge(watch, limits)
             if kill is None:
                 await _tick(house)

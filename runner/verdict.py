@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
-from runner.messages import FREE_CAUSES, MEMORY_CAUSES, Cause, Heartbeat, Mode, Outcome, Phase
+from runner.messages import EXIT_NO_ROOM, FREE_CAUSES, MEMORY_CAUSES, Cause, Heartbeat, Mode, Outcome, Phase
 
 # ---------------------------------------------------------------- what is known of a running child
 
@@ -329,6 +329,8 @@ def classify(
         return "out-of-memory", "out of memory: the system killed it"
     if exit_code < 0:
         return "crash", f"died of {_signal_name(-exit_code)} in phase {watch.phase}"
+    if exit_code == EXIT_NO_ROOM and told is None:
+        return "no-disk", "no room on the disk, not even for its outcome"
     if exit_code == 0:
         return "crash", "ended without a word: no song and no outcome"
     return "crash", f"ended with exit code {exit_code} in phase {watch.phase}"
@@ -441,7 +443,9 @@ def next_attempt(
     if not ends:
         return plan
     last = ends[-1]
-    if last.cause in ("bad-input", "no-bundle", "no-disk"):
+    # The next one waits until the disk has room; again and again it is no lack of that.
+    in_a_row = len(ends) - next((n for n in range(len(ends), 0, -1) if ends[n - 1].cause != "no-disk"), 0)
+    if last.cause in ("bad-input", "no-bundle") or in_a_row >= attempts:
         return GiveUp(last.cause, last.message)
     why = GiveUp(last.cause, last.message)
     if out_of_time:

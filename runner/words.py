@@ -56,7 +56,7 @@ def remark(row: Row) -> str:
         return row.note
     if row.health == "gone":
         return "its process died without a word"
-    if row.state == "running" and row.ended:
+    if row.state == "running" and row.ended and not _waits(row):
         return f"{row.ended[-1].cause}: {row.why}"
     return row.why or row.note
 
@@ -122,6 +122,11 @@ def bar(done: int, all: int, cells: int, *, unicode: bool) -> str:
     full, empty = ("━", "─") if unicode else ("#", "-")
     filled = cells * min(max(done, 0), all) // all if all > 0 else 0
     return full * filled + empty * (cells - filled)
+
+
+def size(count: int) -> str:
+    """Bytes: 850 MB, 2.4 GB."""
+    return f"{count / 1e9:.1f} GB" if count >= 10**9 else f"{count / 1e6:.0f} MB"
 
 
 def span(seconds: float) -> str:
@@ -208,6 +213,9 @@ def _changes(before: Row | None, row: Row) -> Iterator[str]:
         return
     for end in row.ended[len(before.ended) :]:
         yield f"attempt {end.attempt} ended: {end.cause}: {end.message}"
+    if _waits(row) and row.note != before.note:
+        yield row.note
+        return
     if row.state != "running":
         if row.state != before.state:
             yield _ended(row)
@@ -218,6 +226,11 @@ def _changes(before: Row | None, row: Row) -> Iterator[str]:
         yield _progress(row)
     if row.health in ("slow", "stalled", "orphaned", "gone") and row.health != before.health:
         yield f"{health_words(row)}, in phase {row.phase}" if row.phase else health_words(row)
+
+
+def _waits(row: Row) -> bool:
+    """For a place, memory or disk, and says so."""
+    return row.state in ("queued", "running") and row.phase is None and bool(row.note) and not row.health
 
 
 def _milestone(row: Row) -> tuple[Phase | None, int]:

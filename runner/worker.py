@@ -18,6 +18,7 @@ import sys
 import time
 import traceback
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from importlib.metadata import version
@@ -31,6 +32,7 @@ from runner.files import read_message, write_message
 from runner.heartbeat import Pulse
 from runner.manifest import sha256
 from runner.messages import (
+    EXIT_NO_ROOM,
     Cause,
     Check,
     Examination,
@@ -51,12 +53,14 @@ if TYPE_CHECKING:
     from diffrhythm.config import ModelConfig
     from diffrhythm.editing import Edit
     from diffrhythm.generate import Plan, Song
+    from diffrhythm.precision import Precision
     from diffrhythm.presets import Preset
     from diffrhythm.published import Published
     from diffrhythm.sampling import State
     from diffrhythm.vae_config import VaeConfig
 
-EXIT = {None: 0, "bad-input": 3, "no-bundle": 3, "numbers": 4, "out-of-memory": 5, "no-disk": 5}
+EXIT = {None: 0, "bad-input": 3, "no-bundle": 3, "numbers": 4}
+EXIT |= dict.fromkeys(("out-of-memory", "no-disk"), EXIT_NO_ROOM)
 # None: as the format has it.
 SUBTYPES: dict[int, Literal["PCM_24", "FLOAT"] | None] = {16: None, 24: "PCM_24", 32: "FLOAT"}
 _NO_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
@@ -102,6 +106,10 @@ def _answer(question: SongQuestion) -> SongAnswer:
     # Whoever names a solver means its own grid.
     usual = question.sampler is None and run["sampler"] == "sway"
     points = tuned.grid(run["steps"], run["cfg"]) if tuned and usual else None
+    at_once = max(window.end - window.start for window in plan.windows)
+    private, mapped = _memory(
+        model.config, model.vae_config, plan.frames, at_once, precision.named(arithmetic)
+    )
     return SongAnswer(
         question.song,
         problems=[],
@@ -113,7 +121,31 @@ def _answer(question: SongQuestion) -> SongAnswer:
         model_hash=model.hash,
         demo=model.demo,
         choice=_choice(question, chosen, run) + (" on a grid tuned to the model" if points else ""),
+        private_bytes=private,
+        mapped_bytes=mapped,
     )
+
+
+def _memory(
+    config: ModelConfig, vae: VaeConfig, frames: int, at_once: int, arithmetic: Precision
+) -> tuple[int, int]:
+    """What a song's process will have for itself, and what it shares with others of its model."""
+    from diffrhythm import cost, precision
+    from diffrhythm.generate import CHUNK_FRAMES
+
+    flags = precision.cpu_flags()
+    compiled = precision.passes_are_compiled(arithmetic, config, flags)
+    private = cost.private_bytes(
+        config,
+        vae,
+        frames=frames,
+        at_once=at_once,
+        chunk_frames=CHUNK_FRAMES,
+        precision=arithmetic,
+        compiled=compiled,
+        decoder=precision.of_decoder(arithmetic, flags),
+    )
+    return private, cost.mapped_bytes(config, compiled=compiled)
 
 
 def _run(question: SongQuestion, chosen: Preset) -> dict[str, Any]:
@@ -182,7 +214,11 @@ def sing(paper: Path) -> int:
     pulse = Pulse(folder.heartbeat, song=request.song, attempt=request.attempt, density=request.density)
     pulse.start()
     outcome = _attempt(request, attempt, pulse, began)
-    write_message(attempt.outcome, outcome)
+    try:
+        write_message(attempt.outcome, outcome)
+    except OSError:
+        _log_traceback()
+        return EXIT_NO_ROOM
     return EXIT.get(outcome.cause, 1)
 
 
@@ -207,9 +243,14 @@ def _attempt(request: SongRequest, attempt: Attempt, pulse: Pulse, began: float)
 
 
 def _failed(request: SongRequest, cause: Cause, error: BaseException) -> Outcome:
-    traceback.print_exc()
+    _log_traceback()
     words = str(error) or type(error).__name__
     return Outcome(request.attempt, cause, words if cause != "crash" else f"{type(error).__name__}: {words}")
+
+
+def _log_traceback() -> None:
+    with suppress(OSError):  # the log may be on the very disk that is full
+        traceback.print_exc()
 
 
 def _make(request: SongRequest, attempt: Attempt, pulse: Pulse, began: float) -> Outcome:
@@ -259,7 +300,7 @@ def _make(request: SongRequest, attempt: Attempt, pulse: Pulse, began: float) ->
         try:
             resumed = make(resume=resume)
         except CheckpointError:  # of another song, or of a version that counted otherwise
-            traceback.print_exc()
+            _log_traceback()
             steps.passes = 0
         # Behind the error, whose frames keep the model that was opened.
         song = make() if resumed is None else resumed
@@ -323,7 +364,7 @@ def _resume(request: SongRequest) -> State | None:
     try:
         state = load_state(Path(request.checkpoint))
     except CheckpointError:
-        traceback.print_exc()
+        _log_traceback()
         return None
     return state.thinned(request.density)
 
@@ -745,7 +786,8 @@ def _timed(facts: ModelFacts, config: ModelConfig, vae: VaeConfig, frames: int) 
         chosen = precision.detect(config)
     except DiffRhythmError:  # told once, as the arithmetic of this machine
         return facts
-    facts = replace(facts, precision=chosen)
+    private, mapped = _memory(config, vae, frames, frames, chosen)
+    facts = replace(facts, precision=chosen, need_bytes=private + mapped)
     if not facts.large:
         return facts
     flop_s = speed.measure(config, chosen)

@@ -63,18 +63,19 @@ def job(
         "nice": 0,
         "resume": True,
     }
+    settings |= changes
     answer = SongAnswer(
         f"night/{name}",
         [],
         [],
-        duration=10.0,
+        duration=settings["duration"],
         steps=steps,
         cfg=4.0,
         precision="bf16",
         model_hash="0",
         demo=True,
     )
-    return Job(Song(**(settings | changes)), answer, fingerprint)
+    return Job(Song(**settings), answer, fingerprint)
 
 
 def outcomes(folder: SongFolder) -> list[dict[str, Any]]:

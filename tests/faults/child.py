@@ -77,6 +77,7 @@ class Child:
         if self.request.density < self.request.steps:
             degraded = f"{self.request.density} steps instead of {self.request.steps}"
         song = {"sha256": hashlib.sha256(content).hexdigest(), "degraded": degraded, "resumed_at": self.step}
+        song |= {"precision": self.request.precision, "duration": self.request.duration}
         write_message(self.attempt.outcome, Outcome(self.request.attempt, None, "made", song=song))
 
     def do_steps(self, count: str, seconds: str) -> None:

@@ -28,6 +28,7 @@ def main(paper: Path, folder: Path) -> int:
         tick_s=0.05,
         grace_s=options.pop("grace_s", 0.5),
         thrash_s=options.pop("thrash_s", 20.0),
+        await_s=options.pop("await_s", 10.0),
     )
     strict = options.get("strict", False)
     try:

@@ -8,6 +8,7 @@ import random
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -162,14 +163,38 @@ def runner_sing(out: Path, *more: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=120, check=False)
 
 
-def test_a_full_disk_ends_in_a_clear_error_and_no_torn_file(small_disk: Path) -> None:
+def test_a_disk_without_room_is_told_before_the_song_and_nothing_torn_is_left(small_disk: Path) -> None:
     done = runner_sing(small_disk / "outputs")
     assert done.returncode == 1
-    assert "No space left on device" in done.stderr
+    assert "free on its disk, a song needs" in done.stderr
+    assert "Traceback" not in done.stderr
     assert torn(Outputs(small_disk / "outputs")) == []
     subprocess.run(["mount", "-o", "remount,size=40m", str(small_disk)], check=True)
     assert runner_sing(small_disk / "outputs").returncode == 0
     assert state(Outputs(small_disk / "outputs").song("sing/song")) == "done"
+
+
+def test_a_disk_that_fills_up_meanwhile_pauses_the_song_which_goes_on_when_there_is_room(
+    small_disk: Path,
+) -> None:
+    subprocess.run(["mount", "-o", "remount,size=40m", str(small_disk)], check=True)
+    job = real_job(steps=10)
+    parent = Parent(small_disk, [job], worker=SLOW, await_s=60.0)
+    folder = parent.outputs.song("night/song")
+    wait_for(lambda: reached(folder, 2))
+    pid = child_of(parent.process)
+    filler = small_disk / "somebody-elses"
+    with filler.open("wb", buffering=0) as file, suppress(OSError):
+        while True:
+            file.write(bytes(4096))
+    wait_for(lambda: not alive(pid))
+    assert causes(folder) == []  # not even its end could be written down
+    filler.unlink()
+    assert parent.wait(120) == 0, parent.err
+    made = read_json(folder.manifest)
+    assert (made["state"], [attempt["cause"] for attempt in made["attempts"]]) == ("done", ["no-disk", None])
+    assert made["request"]["checkpoint"] is not None
+    assert torn(parent.outputs) == []
 
 
 def test_a_read_only_folder_ends_in_one_clear_line(small_disk: Path) -> None:

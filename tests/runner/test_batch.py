@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from runner.batch import SONG_BYTES, Ended, default_workers
+from runner.admission import MEMORY_RESERVE, Free, Need
+from runner.batch import Ended, default_workers
 from runner.files import read_json, read_message
 from runner.messages import Batch, QueuedSong, SongState
 from runner.processes import identity
@@ -55,8 +56,9 @@ def states(outputs: Outputs) -> dict[str, SongState]:
 def test_songs_at_once_are_bounded_by_cores_and_memory(
     cores: int, songs_that_fit: int | None, workers: int
 ) -> None:
-    available = None if songs_that_fit is None else songs_that_fit * SONG_BYTES + SONG_BYTES // 2
-    assert default_workers(cores=cores, available=available) == workers
+    song = Need(private=3 * 10**9, model="m")
+    memory = None if songs_that_fit is None else int((songs_that_fit + 0.5) * song.private) + MEMORY_RESERVE
+    assert default_workers([song] * 10, Free(memory), cores=cores) == workers
 
 
 @pytest.mark.parametrize(
@@ -86,6 +88,27 @@ def test_a_signal_stands_above_all_states(number: signal.Signals, exit_code: int
     for ended in ("done", "failed", "left"):
         batch = Ended((QueuedSong("night/song", ended),), stopped_by=number)  # type: ignore[arg-type]
         assert batch.exit_code(strict=False) == batch.exit_code(strict=True) == exit_code
+
+
+def test_a_disk_that_has_no_room_for_any_song_is_told_before_anything_is_started(
+    tmp_path: Path, outputs: Outputs
+) -> None:
+    parent = Parent(tmp_path, [job("", duration=1e12)], workers=1)
+    assert parent.wait() == 1
+    (line,) = parent.err.splitlines()
+    assert line.startswith(f"{outputs.folder}: ")
+    assert line.endswith("make room, or choose another folder with --out")
+    assert not outputs.batch.exists()
+
+
+def test_a_song_that_the_disk_has_no_room_for_is_left_and_the_others_are_made(
+    tmp_path: Path, outputs: Outputs
+) -> None:
+    jobs = [job("", name="long", duration=1e12), job("", name="short")]
+    parent = Parent(tmp_path, jobs, workers=2, await_s=0.3)
+    assert parent.wait() == 1
+    assert states(outputs) == {"night/long": "left", "night/short": "done"}
+    assert "make room, then run the same command again" in parent.err
 
 
 def test_a_batch_that_could_not_write_its_own_state_is_not_fine() -> None:

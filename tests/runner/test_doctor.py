@@ -39,9 +39,18 @@ SOUND = Machine(
     out=PLACE,
     here=PLACE,
 )
-DEMO = ModelFacts("demo", here=True, bytes=10**7, verified=True, precision="fp32", duration=40)
+DEMO = ModelFacts(
+    "demo", here=True, bytes=10**7, verified=True, precision="fp32", duration=40, need_bytes=6 * 10**8
+)
 LARGE = ModelFacts(
-    "diffrhythm-1.2", here=True, large=True, bytes=5 * 10**9, precision="bf16", duration=95, song_s=420
+    "diffrhythm-1.2",
+    here=True,
+    large=True,
+    bytes=5 * 10**9,
+    precision="bf16",
+    duration=95,
+    song_s=420,
+    need_bytes=4 * 10**9,
 )
 HALF = Examination(
     None, packages=16, torch="2.11.0", cache_folder="/home/ann/.cache", precision="bf16", models=[DEMO, LARGE]

@@ -12,13 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from folders import add_attempt, write_failure, write_manifest
+from folders import add_attempt, write_failure
 
-from runner import manifest, processes
+from runner import manifest, probes, processes
+from runner.admission import Free, Need, Obstacle, Room
 from runner.files import read_json, read_message, write_message
+from runner.foresight import Decoder, Shown
 from runner.messages import Cause, Outcome, QueuedSong, SongRequest
 from runner.songfolder import Attempt, SongFolder
-from runner.supervise import ESTIMATE_S, House, Job, Room, supervise
+from runner.supervise import ESTIMATE_S, House, Job, need_of, supervise
 from tests.faults.batches import CHILD, causes, job
 
 JOB = job("steps 2 0.01", seed=7)
@@ -42,11 +44,13 @@ def make(
     job: Job = JOB,
     *,
     say: Callable[[QueuedSong, House], None] = lambda said, house: None,
-    epoch: float = 0.0,
     redo_degraded: bool = False,
+    **changes: Any,
 ) -> QueuedSong:
+    """changes: of the house."""
+
     async def run() -> QueuedSong:
-        here = replace(house(), epoch=epoch)
+        here = replace(house(), **changes)
         return await supervise(job, song, here, lambda said: say(said, here), redo_degraded=redo_degraded)
 
     return asyncio.run(run())
@@ -73,63 +77,6 @@ def made_attempt(song: SongFolder, *, degraded: str | None = None) -> Attempt:
 
 def newest_request(song: SongFolder) -> SongRequest:
     return read_message(song.attempts()[-1].request, SongRequest)
-
-
-# ---------------------------------------------------------------- room
-
-
-def test_songs_are_in_the_room_side_by_side() -> None:
-    room = Room()
-    assert room.enter("a", alone=False)
-    assert room.enter("b", alone=False)
-
-
-def test_one_that_has_to_be_alone_waits_for_the_others_and_they_for_it() -> None:
-    room = Room()
-    assert room.enter("a", alone=False)
-    assert not room.enter("b", alone=True)
-    assert not room.enter("c", alone=False)  # else b might wait for ever
-    room.leave("a")
-    assert not room.enter("c", alone=False)
-    assert room.enter("b", alone=True)
-    assert not room.enter("c", alone=False)
-    room.leave("b")
-    assert room.enter("c", alone=False)
-
-
-def test_two_that_have_to_be_alone_take_turns() -> None:
-    room = Room()
-    room.enter("a", alone=False)
-    assert not room.enter("b", alone=True)
-    assert not room.enter("c", alone=True)
-    room.leave("a")
-    assert not room.enter("c", alone=True)
-    assert room.enter("b", alone=True)
-    room.leave("b")
-    assert room.enter("c", alone=True)
-
-
-def test_one_that_waits_no_longer_keeps_nobody_out() -> None:
-    room = Room()
-    room.enter("a", alone=False)
-    assert not room.enter("b", alone=True)
-    room.leave("b")
-    assert room.enter("c", alone=False)
-
-
-def test_to_ask_twice_is_to_be_inside_once() -> None:
-    room = Room()
-    assert room.enter("a", alone=True)
-    assert room.enter("a", alone=True)
-    room.leave("a")
-    assert room.enter("b", alone=True)
-
-
-def test_a_song_that_leaves_without_having_been_there_changes_nothing() -> None:
-    room = Room()
-    room.enter("a", alone=True)
-    room.leave("b")
-    assert not room.enter("b", alone=False)
 
 
 # ---------------------------------------------------------------- the end, after a crash anywhere in it
@@ -250,11 +197,9 @@ def test_a_drawn_seed_is_written_before_the_child_starts_and_kept(song: SongFold
 
 
 def test_a_song_is_told_how_fast_the_decoder_was_in_one_made_before(song: SongFolder) -> None:
-    made = {"model_hash": "0", "precision": "bf16", "duration": 95.0}
-    write_manifest(song.outputs.song("day/a"), **made, decoder={"speed": 0.5, "around_s": 2.0})
-    made["model_hash"] = "1"
-    write_manifest(song.outputs.song("day/b"), **made, decoder={"speed": 0.9, "around_s": 3.0})
-    make(song)
+    make(
+        song, shown=[Shown("0", "bf16", 95.0, Decoder(0.5, 2.0)), Shown("1", "bf16", 95.0, Decoder(0.9, 3.0))]
+    )
     asked = newest_request(song)
     assert (asked.decoder_speed, asked.decoder_around_s) == (0.5, 2.0)
 
@@ -344,56 +289,102 @@ def test_a_stop_file_of_an_earlier_night_stops_nothing(song: SongFolder) -> None
     assert not song.stop.exists()
 
 
-def test_a_batch_that_stops_before_an_attempt_starts_no_child(song: SongFolder) -> None:
-    past_attempt(song, "out-of-memory", peak_rss=0)
-    ended = make(song, NOBODY_IS_ASKED, say=lambda said, house: house.stopping.set())
-    assert ended.state == "interrupted"
-    assert len(song.attempts()) == 1
+def too_large(job: Job) -> Job:
+    """The same, foreseen to need more memory than any machine has."""
+    return replace(job, answer=replace(job.answer, private_bytes=2**60))
 
 
 @pytest.mark.parametrize("by", ["the song", "the batch"])
-def test_a_song_that_waits_for_memory_can_be_stopped(song: SongFolder, by: str) -> None:
-    past_attempt(song, "out-of-memory", peak_private=2**50)
+def test_a_song_that_waits_for_memory_says_so_and_can_be_stopped(song: SongFolder, by: str) -> None:
     notes = []
 
     def say(said: QueuedSong, house: House) -> None:
-        notes.append(said.note)
-        if said.note == "waits for memory":
-            song.stop.touch() if by == "the song" else house.stopping.set()
+        notes.append((said.state, said.note.partition(":")[0]))
+        song.stop.touch() if by == "the song" else house.stopping.set()
 
-    ended = make(song, NOBODY_IS_ASKED, say=say)
-    assert notes == ["waits to be alone", "waits for memory"]
+    ended = make(song, too_large(NOBODY_IS_ASKED), say=say)
+    assert notes == [("queued", "waits for memory")]
     assert ended.state == "interrupted"
     assert ("runner stop" in ended.note) == (by == "the song")
     assert not song.stop.exists()
-    assert len(song.attempts()) == 1
+    assert song.attempts() == []
+
+
+def test_a_song_that_was_foreseen_too_large_is_tried_all_the_same_in_the_end(song: SongFolder) -> None:
+    assert make(song, too_large(JOB), await_s=0.1).state == "done"
+
+
+def test_after_a_kill_for_memory_as_much_is_waited_for_as_the_last_attempt_had(song: SongFolder) -> None:
+    plan = replace(JOB.plan, await_bytes=3000)
+    assert need_of(JOB, plan, []).private == 3000
+    total = probes.total_bytes()
+    assert total is not None
+    assert need_of(JOB, replace(plan, await_bytes=2**60), []).private == total // 2
+
+
+def test_a_song_that_waits_for_the_disk_is_left_and_says_what_to_do(song: SongFolder) -> None:
+    long = replace(JOB, answer=replace(JOB.answer, duration=1e12))
+    ended = make(song, long, await_s=0.1)
+    assert (ended.state, song.attempts()) == ("left", [])
+    assert ended.note.startswith("room on the disk: ")
+    assert ended.note.endswith("; make room, then run the same command again")
+
+
+def test_a_song_that_was_begun_and_finds_the_disk_full_goes_on_another_time(song: SongFolder) -> None:
+    past_attempt(song, "timeout")
+    long = replace(JOB, answer=replace(JOB.answer, duration=1e12))
+    assert make(song, long, await_s=0.1).state == "interrupted"
+    assert causes(song) == ["timeout"]
 
 
 def test_a_song_that_waits_to_be_alone_can_be_stopped_and_then_keeps_nobody_out(song: SongFolder) -> None:
     past_attempt(song, "out-of-memory")
 
-    async def run() -> tuple[QueuedSong, bool]:
+    async def run() -> tuple[QueuedSong, Obstacle | None]:
         here = house()
-        here.room.enter("night/other", alone=False)
+        here.room.enter("night/other", Need(), Free(), 0.0)
         ended = await supervise(NOBODY_IS_ASKED, song, here, lambda said: song.stop.touch())
-        return ended, here.room.enter("night/third", alone=False)
+        return ended, here.room.enter("night/third", Need(), Free(), 0.0)
 
-    ended, third_is_in = asyncio.run(run())
+    ended, third_is_kept_out_by = asyncio.run(run())
     assert ended.state == "interrupted"
-    assert third_is_in
+    assert third_is_kept_out_by is None
 
 
 def test_a_song_that_is_over_has_left_the_room(song: SongFolder) -> None:
     past_attempt(song, "out-of-memory")
 
-    async def run() -> tuple[QueuedSong, bool]:
+    async def run() -> tuple[QueuedSong, Obstacle | None]:
         here = house()
         ended = await supervise(JOB, song, here, lambda said: None)
-        return ended, here.room.enter("night/other", alone=True)
+        return ended, here.room.enter("night/other", Need(alone=True), Free(), 0.0)
 
-    ended, other_is_in = asyncio.run(run())
+    ended, other_is_kept_out_by = asyncio.run(run())
     assert ended.state == "degraded"
-    assert other_is_in
+    assert other_is_kept_out_by is None
+
+
+def test_a_kill_for_memory_leaves_one_place_fewer(song: SongFolder) -> None:
+    async def run() -> int:
+        here = replace(house(), room=Room(2))
+        here.room.enter("night/other", Need(), Free(), 0.0)
+        task = asyncio.create_task(supervise(job("fail out-of-memory"), song, here, lambda said: None))
+        while here.room.places == 2:
+            await asyncio.sleep(0.02)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        return here.room.places
+
+    assert asyncio.run(run()) == 1
+
+
+def test_a_finished_song_shows_the_next_ones_how_much_memory_it_had(song: SongFolder) -> None:
+    shown: list[Shown] = []
+    make(song, job("eat 30\nsteps 20 0.02"), shown=shown)
+    (told,) = shown
+    assert told.private is not None
+    assert told.private > 30 * 2**20
+    assert need_of(JOB, JOB.plan, shown).private > told.private
 
 
 def test_a_song_that_is_cancelled_leaves_no_child(song: SongFolder) -> None:

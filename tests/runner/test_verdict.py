@@ -283,6 +283,7 @@ def told(cause: Cause | None) -> Outcome:
         (0, told(None), 8000, None),
         (3, told("bad-input"), 8000, "bad-input"),
         (4, told("numbers"), 8000, "numbers"),
+        (5, None, 8000, "no-disk"),
         (0, None, 8000, "crash"),
         (1, None, 8000, "crash"),
         (0, told("crash"), 8000, "crash"),
@@ -389,9 +390,15 @@ def test_a_lost_parent_or_a_stop_is_never_charged(cause: Cause) -> None:
     assert plan_after(*[cause] * 50, attempts=1).density == 32
 
 
-@pytest.mark.parametrize("cause", ["bad-input", "no-bundle", "no-disk"])
+@pytest.mark.parametrize("cause", ["bad-input", "no-bundle"])
 def test_what_no_retry_can_cure_fails_at_once_in_its_own_words(cause: Cause) -> None:
     assert after(End(cause, "jobs/a.yaml:3:1: mend it")) == GiveUp(cause, "jobs/a.yaml:3:1: mend it")
+
+
+def test_a_full_disk_changes_nothing_and_is_tried_again_but_not_for_ever() -> None:
+    assert plan_after(*["no-disk"] * 3) == replace(FIRST, note="goes on")
+    assert after(*["no-disk"] * 4) == GiveUp("no-disk", "")
+    assert isinstance(after(*["no-disk"] * 3, "crash", "no-disk"), Plan)
 
 
 def test_the_last_attempt_is_followed_by_an_estimate_if_it_is_worth_hearing() -> None:
