@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from runner import manifest, probes, processes
+from runner import cgroups, machine, manifest, probes, processes
 from runner.errors import ForeignFileError
 from runner.files import read_message, write_message
 from runner.messages import FINAL_STATES, Batch, QueuedSong, SongState
@@ -119,19 +119,26 @@ async def _run(
     # No resolved path holds two slashes, so the mark of these outputs does not begin that of others.
     place = f"{outputs.folder.resolve()}//"
     epoch = _epoch(outputs) if options.force else 0.0
+    house = house or House(mark="")
+    site = cgroups.seek(house.hierarchy)
     house = replace(
-        house or House(mark=""),
+        house,
         mark=f"{place}{me.pid}.{me.started}",
         epoch=epoch,
         own=processes.children(),
+        memory=machine.usable_memory(
+            probes.total_bytes(), machine.memory_limit(cgroups.OWN, house.hierarchy)
+        ),
     )
     # The lock is ours, so whatever carries the mark of these outputs was left by a parent that is dead.
-    await processes.end_tree(lambda: processes.marked(place), grace_s=0.0)
+    await processes.end_tree(lambda: [*processes.marked(place), *cgroups.left(site)], grace_s=0.0)
+    cgroups.sweep(site)
     head = Batch(me.pid, me.started, me.boot_id, time.time(), None, workers, [], epoch)
     board = _Board(outputs, head)
     queue = _fill(jobs, outputs, options, board)
     board.write()
-    with _signals(house) as received:
+    with _signals(house) as received, cgroups.held(site, house.memory_for_songs) as songs:
+        house = replace(house, songs=songs)
         makers = [asyncio.create_task(_make(queue, outputs, house, board, options)) for _ in range(workers)]
         try:
             await _watch(makers, show)
@@ -220,7 +227,12 @@ async def _watch(makers: Sequence[asyncio.Task[None]], show: Callable[[], None])
 async def _end_strays(house: House) -> None:
     """End what escaped from its song: by its mark, or because it came to us when its own parent died."""
     await processes.end_tree(
-        lambda: [*processes.marked(house.mark), *processes.adopted(house.own)], grace_s=0.0
+        lambda: [
+            *processes.marked(house.mark),
+            *processes.adopted(house.own),
+            *(house.songs.members() if house.songs else []),
+        ],
+        grace_s=0.0,
     )
     processes.reap_adopted(house.own)
 
