@@ -89,7 +89,7 @@ class House:
     stopping: set when the batch is to end; hurry: without grace.
     epoch: when the batch that makes all anew began, else 0. own: pids of children that somebody of us
     started and waits for; any other child is a stray.
-    memory: bytes of RAM that we may count on; None: unknown. hierarchy: where the kernel shows control groups.
+    memory: bytes of RAM that we may count on; None: unknown. hierarchy: where the kernel has control groups.
     songs: the one that holds them; None: our watching has to do. private: bytes of private memory of each
     running song.
     """
