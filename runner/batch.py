@@ -120,14 +120,15 @@ async def _run(
     place = f"{outputs.folder.resolve()}//"
     epoch = _epoch(outputs) if options.force else 0.0
     house = house or House(mark="")
-    site = cgroups.seek(house.hierarchy)
+    site = cgroups.seek(house.root)
     house = replace(
         house,
         mark=f"{place}{me.pid}.{me.started}",
         epoch=epoch,
         own=processes.children(),
         memory=machine.usable_memory(
-            probes.total_bytes(), machine.memory_limit(cgroups.OWN, house.hierarchy)
+            probes.total_bytes(),
+            machine.memory_limit(house.root / "proc/self/cgroup", house.root / "sys/fs/cgroup"),
         ),
     )
     # The lock is ours, so whatever carries the mark of these outputs was left by a parent that is dead.

@@ -28,8 +28,6 @@ from runner.processes import Identity
 from runner.verdict import Held
 
 Kind = Literal["v2", "v1"]
-# Says in which groups this process is.
-OWN = Path("/proc/self/cgroup")
 PREFIX = "diffrhythm-"
 _NAME = re.compile(rf"{PREFIX}(\d+)\.(\d+)\.(\d+)(\.parent)?")
 # Systemd answers within milliseconds, or there is something wrong with it.
@@ -115,17 +113,18 @@ class Songs:
 # ---------------------------------------------------------------- where groups can be made
 
 
-def site(own: Path, groups: Path) -> Site | None:
-    """Where this process may make groups. own: its /proc/self/cgroup; groups: /sys/fs/cgroup.
+def site(root: Path) -> Site | None:
+    """Where this process may make groups. root: where proc, sys and run are.
 
     In v2 no group may hold both processes and groups with controllers, the root excepted: ours will do if we
     are alone in it, so that nobody else has to be moved.
     """
-    for line in _text(own).splitlines():
+    groups = root / "sys/fs/cgroup"
+    for line in _text(_own(root)).splitlines():
         _, controllers, name = line.split(":", 2)
         if controllers == "":
             folder = _there(groups, name)
-            if "memory" in _text(folder / "cgroup.controllers").split() and _is_ours(folder):
+            if "memory" in _text(folder / "cgroup.controllers").split() and _is_ours(folder, root):
                 return Site("v2", folder)
         elif "memory" in controllers.split(","):
             folder = _there(groups / "memory", name)
@@ -134,20 +133,41 @@ def site(own: Path, groups: Path) -> Site | None:
     return None
 
 
+def _own(root: Path) -> Path:
+    return root / "proc/self/cgroup"
+
+
 def _there(top: Path, name: str) -> Path:
     """The folder of a group; in a container the top itself may be what is called so outside."""
     folder = top / name.strip("/")
     return folder if folder.is_dir() else top
 
 
-def _is_ours(folder: Path) -> bool:
-    """Is a v2 group delegated to us, and free of others, or the root?"""
+def _is_ours(folder: Path, root: Path) -> bool:
+    """Is a v2 group given to us to divide, and free of others, or the one at the top?"""
     files = (folder, folder / "cgroup.procs", folder / "cgroup.subtree_control")
-    within = _pids(folder)
-    root = not (folder / "cgroup.events").exists()
-    return all(os.access(file, os.W_OK) for file in files) and (
-        within == {os.getpid()} or (root and os.getpid() in within)
-    )
+    within, me = _pids(folder), os.getpid()
+    at_top = not (folder / "cgroup.events").exists()
+    alone = within == {me} or (at_top and me in within)
+    return alone and all(os.access(file, os.W_OK) for file in files) and _is_delegated(folder, root)
+
+
+def _is_delegated(folder: Path, root: Path) -> bool:
+    """Of a unit that is not, systemd stops all, this process too, when the kernel kills one of it."""
+    if not _has_systemd(root) or folder.name == _scope():
+        return True
+    with suppress(OSError):
+        return os.getxattr(folder, "user.delegate") == b"1"
+    return False
+
+
+def _has_systemd(root: Path) -> bool:
+    return (root / "run/systemd/system").is_dir()
+
+
+def _scope() -> str:
+    """Name of the scope that systemd makes for this process."""
+    return f"{PREFIX}{os.getpid()}.scope"
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,13 +177,13 @@ class Systemd:
     runtime: Path | None
 
 
-def systemd(root: Path, groups: Path, user: pwd.struct_passwd | None = None) -> Systemd | None:
+def systemd(root: Path, user: pwd.struct_passwd | None = None) -> Systemd | None:
     """The systemd that gives this user a v2 group which outlives the login; None where there is none.
 
     user: None: who runs this. Of those who are not root only one who lingers has such: with the last login a
     user's own systemd ends, and all that it was given.
     """
-    if not (root / "run/systemd/system").is_dir() or not (groups / "cgroup.controllers").exists():
+    if not _has_systemd(root) or not (root / "sys/fs/cgroup/cgroup.controllers").exists():
         return None
     with suppress(KeyError):
         user = user or pwd.getpwuid(os.geteuid())
@@ -174,26 +194,26 @@ def systemd(root: Path, groups: Path, user: pwd.struct_passwd | None = None) -> 
     return Systemd(runtime) if lingers and (runtime / "bus").exists() else None
 
 
-def seek(groups: Path) -> Site | None:
+def seek(root: Path) -> Site | None:
     """Where this process may make groups, if need be after systemd has moved it to where it may."""
-    found = site(OWN, groups)
-    if found is None and (manager := systemd(Path("/"), groups)) is not None:
-        _enter_scope(manager)
-        found = site(OWN, groups)
+    found = site(root)
+    if found is None and (manager := systemd(root)) is not None:
+        _enter_scope(manager, _own(root))
+        found = site(root)
     return found
 
 
-def _enter_scope(manager: Systemd) -> None:
+def _enter_scope(manager: Systemd, own: Path) -> None:
     """Have this process moved into a scope of its own, which is ours to divide; or not, if it can't be."""
     call = f"busctl {'--system' if manager.runtime is None else '--user'} call org.freedesktop.systemd1"
     call += " /org/freedesktop/systemd1 org.freedesktop.systemd1.Manager StartTransientUnit ssa(sv)a(sa(sv))"
-    call += f" {PREFIX}{os.getpid()}.scope fail 3 PIDs au 1 {os.getpid()} Delegate b true"
+    call += f" {_scope()} fail 3 PIDs au 1 {os.getpid()} Delegate b true"
     call += " CollectMode s inactive-or-failed 0"
     env = os.environ | ({} if manager.runtime is None else {"XDG_RUNTIME_DIR": str(manager.runtime)})
-    before, end = _text(OWN), time.monotonic() + SYSTEMD_S
+    before, end = _text(own), time.monotonic() + SYSTEMD_S
     with suppress(OSError, subprocess.SubprocessError):
         subprocess.run(call.split(), env=env, capture_output=True, timeout=SYSTEMD_S, check=True)
-        while _text(OWN) == before and time.monotonic() < end:
+        while _text(own) == before and time.monotonic() < end:
             time.sleep(0.01)
 
 
@@ -270,7 +290,11 @@ def sweep(site: Site | None) -> None:
 
 
 def _orphaned(site: Site | None) -> list[Path]:
-    folders = [] if site is None else site.folder.glob(f"{PREFIX}*")
+    if site is None:
+        return []
+    # The scopes of earlier batches lie beside ours.
+    scopes = site.folder.parent.glob(f"{PREFIX}*.scope/{PREFIX}*") if site.folder.name == _scope() else ()
+    folders = (*site.folder.glob(f"{PREFIX}*"), *scopes)
     return [folder for folder in folders if (name := _NAME.fullmatch(folder.name)) and _is_orphan(name)]
 
 

@@ -167,11 +167,10 @@ def usable_memory(total: int | None, limit: int | None) -> int | None:
 
 
 def _holder(root: Path) -> Literal["v2", "v1", "systemd", ""]:
-    groups = root / "sys/fs/cgroup"
-    site = cgroups.site(root / "proc/self/cgroup", groups)
+    site = cgroups.site(root)
     if site is not None:
         return site.kind
-    return "systemd" if cgroups.systemd(root, groups) else ""
+    return "systemd" if cgroups.systemd(root) else ""
 
 
 def _cgroup(groups: Path) -> Literal["v2", "v1", ""]:

@@ -89,7 +89,7 @@ class House:
     stopping: set when the batch is to end; hurry: without grace.
     epoch: when the batch that makes all anew began, else 0. own: pids of children that somebody of us
     started and waits for; any other child is a stray.
-    memory: bytes of RAM that we may count on; None: unknown. hierarchy: where the kernel has control groups.
+    memory: bytes of RAM that we may count on; None: unknown. root: where proc and sys tell of control groups.
     songs: the one that holds them; None: our watching has to do. private: bytes of private memory of each
     running song.
     """
@@ -105,7 +105,7 @@ class House:
     epoch: float = 0.0
     own: set[int] = field(default_factory=set)
     memory: int | None = None
-    hierarchy: Path = Path("/sys/fs/cgroup")
+    root: Path = Path("/")
     songs: cgroups.Songs | None = None
     private: dict[str, int] = field(default_factory=dict)
 

@@ -230,7 +230,7 @@ def _failed(request: SongRequest, cause: Cause, error: BaseException) -> Outcome
     traceback.print_exc()
     words = str(error) or type(error).__name__
     if cause == "out-of-memory":
-        words = f"out of memory: {words.splitlines()[0]}"
+        words = f"out of memory: {' '.join(words.split())}"
     return Outcome(request.attempt, cause, words if cause != "crash" else f"{type(error).__name__}: {words}")
 
 

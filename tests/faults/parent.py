@@ -28,7 +28,7 @@ def main(paper: Path, folder: Path) -> int:
         tick_s=0.05,
         grace_s=options.pop("grace_s", 0.5),
         thrash_s=options.pop("thrash_s", 20.0),
-        hierarchy=Path(options.pop("hierarchy", "/sys/fs/cgroup")),
+        root=Path(options.pop("root", "/")),
     )
     strict = options.get("strict", False)
     try:
