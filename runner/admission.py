@@ -46,18 +46,22 @@ class Need:
 
 @dataclass(frozen=True, slots=True)
 class Free:
-    """Bytes that there are now; None: cannot be told."""
+    """Bytes that there are now; None: cannot be told. for_songs: memory that all of them together may have,
+    which in a container is less than the machine's.
+    """
 
     memory: int | None = None
     disk: int | None = None
+    for_songs: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Guest:
-    """An attempt under way: what it will need, and the private memory that it has already."""
+    """An attempt under way: what it will need, and the private memory that it had at its most and has now."""
 
     need: Need
-    used: int = 0
+    had: int = 0
+    has: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +112,10 @@ def obstacle(need: Need, others: Collection[Guest], free: Free, places: int) -> 
     memory = _memory_wanted(need, others)
     if free.memory is not None and free.memory < memory:
         return Obstacle("memory", f"waits for memory: {size(memory)} needed, {size(free.memory)} free")
+    together = need.private + sum(other.need.private for other in others)
+    if others and free.for_songs is not None and free.for_songs < together:
+        words = f"waits for memory: {size(together)} needed by all, {size(free.for_songs)} for songs"
+        return Obstacle("memory", words)
     disk = need.disk + sum(other.need.disk for other in others) + DISK_RESERVE
     if free.disk is not None and free.disk < disk:
         return Obstacle("disk", f"waits for room on the disk: {size(disk)} needed, {size(free.disk)} free")
@@ -117,7 +125,7 @@ def obstacle(need: Need, others: Collection[Guest], free: Free, places: int) -> 
 def _memory_wanted(need: Need, others: Collection[Guest]) -> int:
     """With what the others have not taken yet, and each model's files once: the kernel counts what is only
     mapped as free."""
-    to_come = sum(max(0, other.need.private - other.used) for other in others)
+    to_come = sum(max(0, other.need.private - other.had) for other in others)
     guests = (need, *(other.need for other in others))
     mapped = sum({each.model: each.mapped for each in guests}.values())
     return need.private + to_come + mapped + MEMORY_RESERVE
@@ -167,7 +175,7 @@ class Room:
     ) -> Obstacle | None:
         """None: the song is in the room now; else what keeps it out, and it asks again later."""
         if despite_memory:
-            free = replace(free, memory=None)
+            free = replace(free, memory=None, for_songs=None)
         if self._claimed_by not in (None, song):
             return Obstacle("turn", "waits for one that has to be alone")
         if need.alone:
@@ -181,8 +189,13 @@ class Room:
         return None
 
     def uses(self, song: str, private: int) -> None:
-        """Note what an attempt in the room has by now."""
-        self._inside[song] = replace(self._inside[song], used=private)
+        """Note what an attempt in the room has now."""
+        guest = self._inside[song]
+        self._inside[song] = replace(guest, had=max(guest.had, private), has=private)
+
+    def is_heaviest(self, song: str) -> bool:
+        """Whether no other in the room has more private memory; of two that have the same only one does."""
+        return max(self._inside, key=lambda each: (self._inside[each].has, each), default=None) == song
 
     def ran_out(self, now: float) -> None:
         """Memory did: from here on one fewer at once."""

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from runner import manifest, probes, processes
+from runner import cgroups, machine, manifest, probes, processes
 from runner.admission import DISK_RESERVE, Free, Need, Room, side_by_side
 from runner.errors import ForeignFileError, OutputError
 from runner.files import read_message, write_message
@@ -117,16 +117,22 @@ async def _run(
     processes.adopt_orphans()
     # No resolved path holds two slashes, so the mark of these outputs does not begin that of others.
     place = f"{outputs.folder.resolve()}//"
+    house = house or House(mark="")
+    groups = house.root / "sys/fs/cgroup"
+    limit = machine.memory_limit(house.root / "proc/self/cgroup", groups)
+    house = replace(house, memory=machine.usable_memory(probes.total_bytes(), limit))
+    site = cgroups.seek(house.root)
     # The lock is ours, so whatever carries the mark of these outputs was left by a parent that is dead.
-    await processes.end_tree(lambda: processes.marked(place), grace_s=0.0)
+    await processes.end_tree(lambda: [*processes.marked(place), *cgroups.left(site)], grace_s=0.0)
+    cgroups.sweep(site)
     epoch = _epoch(outputs) if options.force else 0.0
     songs, to_make = _sorted_out(jobs, outputs, options, epoch)
-    seen, free = shown(outputs), Free(probes.available_bytes(), probes.disk_free_bytes(outputs.folder))
+    seen, free = shown(outputs), house.free(outputs.folder)
     needs = [need_of(job, job.plan, seen) for job in to_make]
     _refuse_full_disk(needs, free, outputs)
     workers = options.workers or default_workers(needs, free, cores=processes.usable_cores())
     house = replace(
-        house or House(mark=""),
+        house,
         mark=f"{place}{me.pid}.{me.started}",
         room=Room(workers),
         epoch=epoch,
@@ -137,7 +143,8 @@ async def _run(
     board = _Board(outputs, head, songs)
     board.write()
     queue = deque(_with_threads(to_make, workers))
-    with _signals(house) as received:
+    with _signals(house) as received, cgroups.held(site, house.memory_for_songs) as group:
+        house = replace(house, songs=group)
         makers = [asyncio.create_task(_make(queue, outputs, house, board, options)) for _ in range(workers)]
         try:
             await _watch(makers, show)
@@ -248,7 +255,12 @@ async def _watch(makers: Sequence[asyncio.Task[None]], show: Callable[[], None])
 async def _end_strays(house: House) -> None:
     """End what escaped from its song: by its mark, or because it came to us when its own parent died."""
     await processes.end_tree(
-        lambda: [*processes.marked(house.mark), *processes.adopted(house.own)], grace_s=0.0
+        lambda: [
+            *processes.marked(house.mark),
+            *processes.adopted(house.own),
+            *(house.songs.members() if house.songs else []),
+        ],
+        grace_s=0.0,
     )
     processes.reap_adopted(house.own)
 

@@ -17,7 +17,7 @@ from typing import Any, Literal
 from runner.check import run
 from runner.errors import ForeignFileError
 from runner.files import read_message, write_message
-from runner.machine import WINDOWS_DISKS, Machine
+from runner.machine import WINDOWS_DISKS, Machine, usable_memory
 from runner.messages import Examination, ModelFacts
 from runner.words import shown, span
 
@@ -85,7 +85,13 @@ def diagnose(machine: Machine, half: Examination | str) -> list[Finding]:
     findings = [*_python(machine, half)]
     if isinstance(half, Examination) and not half.broken:
         findings += [*_processor(machine, half), *_memory(machine, half)]
-    findings += [*_wsl(machine), *_watching(machine), *_schedule(machine), *_places(machine)]
+    findings += [
+        *_wsl(machine),
+        *_limits(machine),
+        *_watching(machine),
+        *_schedule(machine),
+        *_places(machine),
+    ]
     if isinstance(half, Examination) and not half.broken:
         findings += [*_models(half), *_sound(half)]
     return findings
@@ -218,7 +224,7 @@ def _memory(machine: Machine, half: Examination) -> Iterator[Finding]:
     largest = max(here, key=lambda model: model.need_bytes, default=None)
     need = (largest.need_bytes if largest else 0) or SONG_BYTES
     whose = largest.name if largest else "the demo"
-    has = min(machine.memory, machine.memory_limit or machine.memory)
+    has = usable_memory(machine.memory, machine.memory_limit) or 0
     capped = " (limit of the control group)" if has < machine.memory else ""
     available = min(has, machine.available if machine.available is not None else has)
     total = f"{_size(has)}{capped}, {_size(available)} free; a song of {whose} needs {_size(need)}"
@@ -283,6 +289,30 @@ def _watching(machine: Machine) -> Iterator[Finding]:
         return
     do = "in PowerShell: wsl --update" if machine.wsl else "boot with psi=1, or leave it so"
     yield Finding("watching", "note", f"no PSI, {group}: swap thrash is seen by page faults alone", do)
+
+
+HOLDERS = {
+    "v2": "in a control group of this process's own (cgroup v2)",
+    "v1": "in a control group (cgroup v1)",
+    "systemd": "in a control group that systemd gives (cgroup v2)",
+}
+
+
+def _limits(machine: Machine) -> Iterator[Finding]:
+    """What keeps a song to its memory. Without the kernel's help it is looked at twice a second."""
+    if machine.holder:
+        yield Finding("limits", "ok", f"the kernel holds each song to its memory, {HOLDERS[machine.holder]}")
+        return
+    found = (
+        "no control group can be had: a song's memory is looked at twice a second, and not held by the kernel"
+    )
+    if machine.init == "systemd" and machine.cgroup == "v2":
+        do = "loginctl enable-linger"
+    elif machine.wsl and machine.init != "systemd":
+        do = "/etc/wsl.conf, below [boot]: systemd=true; then wsl --shutdown, and: loginctl enable-linger"
+    else:
+        do = "leave it so, or run as root, or in a container of its own with a limit (docker run --memory)"
+    yield Finding("limits", "note", found, do)
 
 
 def _schedule(machine: Machine) -> Iterator[Finding]:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from runner import processes
+from runner import cgroups, processes
 
 CRONS = frozenset({"cron", "crond", "fcron", "anacron", "cronie"})
 # As mount tables call Windows's disks: WSL 2's and WSL 1's.
@@ -42,7 +42,9 @@ class Machine:
     """Bytes, names, yes and no. wsl: 0 where this is none. memory_limit: of a control group above us.
 
     load: how many processes wanted a core in the last minute. init: name of the first process. crontab:
-    whether the command is on PATH. wsl_limits: memory and swap as .wslconfig has them; None: none was found.
+    whether the command is on PATH. holder: what lets the kernel hold songs to their memory: our own control
+    group, or systemd, which gives us one; "": nothing does.
+    wsl_limits: memory and swap as .wslconfig has them; None: none was found.
     """
 
     python: tuple[int, int]
@@ -59,6 +61,7 @@ class Machine:
     memory_limit: int | None
     pressure: bool
     cgroup: Literal["v2", "v1", ""]
+    holder: Literal["v2", "v1", "systemd", ""]
     init: str
     cron: bool
     crontab: bool
@@ -87,6 +90,7 @@ def read(out: Path, *, root: Path = Path("/"), path: str | None = None) -> Machi
         memory_limit=memory_limit(proc / "self/cgroup", root / "sys/fs/cgroup"),
         pressure=bool(_text(proc / "pressure/memory")),
         cgroup=_cgroup(root / "sys/fs/cgroup"),
+        holder=_holder(root),
         init=_text(proc / "1/comm"),
         cron=not CRONS.isdisjoint(_names(proc)),
         crontab=shutil.which("crontab", path=path) is not None,
@@ -155,6 +159,18 @@ def memory_limit(own: Path, groups: Path) -> int | None:
             if limit.isdecimal() and int(limit) < _NO_LIMIT:
                 limits.append(int(limit))
     return min(limits, default=None)
+
+
+def usable_memory(total: int | None, limit: int | None) -> int | None:
+    """Of RAM that we may count on: what there is, or what a control group leaves us of it."""
+    return min((each for each in (total, limit) if each is not None), default=None)
+
+
+def _holder(root: Path) -> Literal["v2", "v1", "systemd", ""]:
+    site = cgroups.site(root)
+    if site is not None:
+        return site.kind
+    return "systemd" if cgroups.systemd(root) else ""
 
 
 def _cgroup(groups: Path) -> Literal["v2", "v1", ""]:

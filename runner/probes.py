@@ -34,6 +34,7 @@ def read(pid: int, beat_file: Path, *, attempt: int) -> Reading:
         oom_kills=oom_kills(),
         stalled_s=_stalled_s(),
         available=memory.get("MemAvailable"),
+        swap_free=memory.get("SwapFree"),
     )
 
 

@@ -11,8 +11,8 @@ import resource
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Collection, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -83,14 +83,21 @@ def is_alive(who: Identity) -> bool:
 
 
 def spawn(
-    command: list[str], *, log: Path, mark: str, limits: Limits, env: dict[str, str]
+    command: list[str],
+    *,
+    log: Path,
+    mark: str,
+    limits: Limits,
+    env: dict[str, str],
+    group: Path | None = None,
 ) -> subprocess.Popen[bytes]:
     """Start command in a session of its own, writing to log, dying with this process.
 
+    group: the cgroup.procs of the control group that is to hold it and all that it starts.
     To be called from one long-lived thread: the death signal follows the thread that spawned.
     """
     parent = os.getpid()
-    with log.open("ab", buffering=0) as output:
+    with log.open("ab", buffering=0) as output, _entry(group) as entry:
         return subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
@@ -98,8 +105,22 @@ def spawn(
             stderr=subprocess.STDOUT,
             start_new_session=True,
             env={**os.environ, **_env(limits.threads), **env, MARK: mark},
-            preexec_fn=lambda: _bind(parent, limits),
+            preexec_fn=lambda: _bind(parent, limits, entry),
         )
+
+
+@contextmanager
+def _entry(group: Path | None) -> Iterator[int | None]:
+    """Open before the fork, so that the child itself has nothing to look for."""
+    try:
+        entry = None if group is None else os.open(group, os.O_WRONLY | os.O_CLOEXEC)
+    except OSError:
+        entry = None
+    try:
+        yield entry
+    finally:
+        if entry is not None:
+            os.close(entry)
 
 
 def _env(threads: int) -> dict[str, str]:
@@ -114,9 +135,12 @@ def die_with(parent: int) -> None:
         os._exit(1)
 
 
-def _bind(parent: int, limits: Limits) -> None:
+def _bind(parent: int, limits: Limits, group: int | None) -> None:
     """Runs in the child between fork and exec. Only system calls: no imports, no logging."""
     die_with(parent)
+    if group is not None:
+        with suppress(OSError):  # watched by us, it may still sing
+            os.write(group, b"0")
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     file_bytes = limits.file_bytes if hard == resource.RLIM_INFINITY else min(hard, limits.file_bytes)
@@ -182,11 +206,12 @@ async def end_tree(
     *,
     grace_s: float,
     hurry: Callable[[], bool] = lambda: False,
+    kill: Callable[[], None] = lambda: None,
     kill_s: float = 10.0,
 ) -> list[Identity]:
     """End whatever find() finds: SIGTERM, grace_s, then SIGKILL until nothing is left; the survivors, if any.
 
-    hurry: cuts the grace short as soon as it says so.
+    hurry: cuts the grace short as soon as it says so. kill: ends at a stroke what a SIGKILL each would end.
     Again and again, because a process may fork while it is being looked for. Whoever was seen once is
     pursued even when it has meanwhile left the group. A survivor hangs in the kernel (state D): it takes
     its death when the system call ends.
@@ -201,6 +226,7 @@ async def end_tree(
         await asyncio.sleep(0.02)
     end = time.monotonic() + kill_s
     while (left := _living(known, find)) and time.monotonic() < end:
+        kill()
         signal_all(left, signal.SIGKILL)
         await asyncio.sleep(0.02)
     return left

@@ -15,9 +15,10 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from typing import Any, TypeVar
 
-from runner import admission, foresight, manifest, probes, processes, verdict
+from runner import admission, cgroups, foresight, manifest, probes, processes, verdict
 from runner.admission import Free, Need, Obstacle, Room
 from runner.files import write_json, write_message
 from runner.foresight import Shown
@@ -75,7 +76,9 @@ class House:
     stopping: set when the batch is to end; hurry: without grace.
     epoch: when the batch that makes all anew began, else 0. own: pids of children that somebody of us
     started and waits for; any other child is a stray. shown: by the songs finished here, the newest last.
-    await_s: how long to wait for memory or disk that no song of ours has.
+    await_s: how long to wait for memory or disk that no song of ours has. memory: bytes of RAM that we may
+    count on; None: unknown. root: where proc and sys tell of control groups. songs: the one that holds them;
+    None: our watching has to do.
     """
 
     mark: str
@@ -90,6 +93,18 @@ class House:
     epoch: float = 0.0
     own: set[int] = field(default_factory=set)
     shown: list[Shown] = field(default_factory=list)
+    memory: int | None = None
+    root: Path = Path("/")
+    songs: cgroups.Songs | None = None
+
+    @property
+    def memory_for_songs(self) -> int | None:
+        """For all of them together."""
+        return None if self.memory is None else verdict.room(self.memory)
+
+    def free(self, folder: Path) -> Free:
+        """What there is now for the songs of that folder."""
+        return Free(probes.available_bytes(), probes.disk_free_bytes(folder), self.memory_for_songs)
 
 
 async def supervise(
@@ -250,7 +265,7 @@ async def _turn(
         if not house.room.is_empty():
             empty_since = now
         tired = now - empty_since >= house.await_s
-        free = Free(probes.available_bytes(), probes.disk_free_bytes(folder.folder))
+        free = house.free(folder.folder)
         found = house.room.enter(folder.id, need, free, now, despite_memory=tired)
         if found is None:
             return None
@@ -385,10 +400,12 @@ async def _run(job: Job, folder: SongFolder, attempt: Attempt, request: SongRequ
     limits = verdict.Limits(
         timeout_s=request.timeout_s,
         stall_s=job.song.stall_s,
-        memory_bytes=job.song.memory_bytes or probes.total_bytes(),
+        memory_bytes=job.song.memory_bytes or house.memory_for_songs,
         thrash_s=house.thrash_s,
+        floor_bytes=None if house.memory is None else verdict.floor(house.memory),
     )
     mark = f"{house.mark}|{folder.id}|{attempt.number}|"
+    group = _group(house, limits)
     began = time.monotonic()
     try:
         process = processes.spawn(
@@ -397,8 +414,11 @@ async def _run(job: Job, folder: SongFolder, attempt: Attempt, request: SongRequ
             mark=mark,
             limits=processes.Limits(threads=request.threads, nice=job.song.nice),
             env={},
+            group=group.entry if group else None,
         )
     except OSError as error:
+        if group is not None:
+            group.remove()
         if error.errno not in (errno.EAGAIN, errno.ENOMEM):
             raise
         return Outcome(attempt.number, "out-of-memory", f"no process could be started: {error.strerror}")
@@ -407,22 +427,34 @@ async def _run(job: Job, folder: SongFolder, attempt: Attempt, request: SongRequ
     watch, kill = Watch(), None
     try:
         while process.poll() is None and kill is None:
-            watch = verdict.observe(watch, probes.read(process.pid, folder.heartbeat, attempt=attempt.number))
-            house.room.uses(folder.id, watch.peak_private)
-            kill = _asked_to_stop(folder, house) or verdict.judge(watch, limits)
+            reading = probes.read(process.pid, folder.heartbeat, attempt=attempt.number)
+            watch = verdict.observe(watch, reading)
+            house.room.uses(folder.id, reading.private)
+            heaviest = house.room.is_heaviest(folder.id)
+            kill = _asked_to_stop(folder, house) or verdict.judge(watch, limits, heaviest=heaviest)
             if kill is None:
                 await _tick(house)
     finally:
         # Also when this coroutine is cancelled or a probe fails: a child is never left behind.
-        survivors = await _end_all(process.pid, leader, mark, house, grace=kill is not None)
+        survivors = await _end_all(process.pid, leader, mark, group, house, grace=kill is not None)
         if process.poll() is not None:
             house.own.discard(process.pid)
         processes.reap_adopted(house.own)
+        held = group.tell() if group else None
+        if group is not None:
+            group.remove()
     exit_code = process.poll()
     told = read_outcome(attempt)
     return _judge_end(
-        attempt, request, watch, limits, kill, exit_code, told, time.monotonic() - began, survivors
+        attempt, request, watch, limits, kill, exit_code, told, time.monotonic() - began, survivors, held
     )
+
+
+def _group(house: House, limits: verdict.Limits) -> cgroups.Group | None:
+    """The control group of a new attempt, or None where we alone watch over its memory."""
+    if house.songs is None or limits.memory_bytes is None:
+        return None
+    return house.songs.group(limits.memory_bytes + verdict.MAPPED_BYTES)
 
 
 def _asked_to_stop(folder: SongFolder, house: House) -> Kill | None:
@@ -443,14 +475,21 @@ async def _tick(house: House) -> None:
 
 
 async def _end_all(
-    pid: int, leader: processes.Identity | None, mark: str, house: House, *, grace: bool
+    pid: int,
+    leader: processes.Identity | None,
+    mark: str,
+    group: cgroups.Group | None,
+    house: House,
+    *,
+    grace: bool,
 ) -> list[processes.Identity]:
     """No process of this attempt lives on, whether it was killed or ended by itself."""
     who = leader or processes.Identity(pid, -1, processes.boot_id())
     return await processes.end_tree(
-        lambda: processes.tree(who, mark),
+        lambda: [*processes.tree(who, mark), *(group.members() if group else [])],
         grace_s=house.grace_s if grace else 0.0,
         hurry=house.hurry.is_set,
+        kill=group.kill if group else lambda: None,
     )
 
 
@@ -464,6 +503,7 @@ def _judge_end(
     told: Outcome | None,
     elapsed_s: float,
     survivors: list[processes.Identity],
+    held: verdict.Held | None,
 ) -> Outcome:
     cause: Cause | None
     if told is not None and told.cause is None:
@@ -472,7 +512,7 @@ def _judge_end(
         cause, message = kill.cause, kill.message
     else:
         code = exit_code if exit_code is not None else -signal.SIGKILL
-        cause, message = verdict.classify(code, told, watch, limits, probes.oom_kills())
+        cause, message = verdict.classify(code, told, watch, limits, probes.oom_kills(), held)
     if survivors:
         message += f"; {len(survivors)} of its processes hang in the kernel: {[who.pid for who in survivors]}"
     beat = watch.last.beat if watch.last else None

@@ -25,7 +25,7 @@ class Reading:
     suspended). cpu_s, anon, swap, major_faults: the child's CPU seconds, bytes of private memory in RAM and
     in swap, faults that went to a disk. swapped_in, stalled_s, oom_kills: bytes read back from swap, seconds
     in which every process waited for memory (PSI memory full) and kills by the kernel for want of memory, on
-    the whole machine since it started.
+    the whole machine since it started. available, swap_free: what the machine has left, in bytes.
     """
 
     mono: float
@@ -40,6 +40,12 @@ class Reading:
     stalled_s: float | None = None
     oom_kills: int | None = None
     available: int | None = None
+    swap_free: int | None = None
+
+    @property
+    def private(self) -> int:
+        """Bytes of private memory, in RAM and in swap."""
+        return (self.anon or 0) + (self.swap or 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +55,36 @@ class Limits:
     stall_s: time without progress while sampling, floor for a song whose steps are quick; the other phases
     have a patience of their own, which a longer stall_s lengthens. None: by phase. thrash_s: how
     long all signs of thrashing have to last. memory_bytes: ceiling of private memory, RAM and swap together.
+    floor_bytes: with less left of the machine's RAM, and of its swap, the heaviest song is ended.
     """
 
     timeout_s: float
     stall_s: float | None = None
     memory_bytes: int | None = None
     thrash_s: float = 20.0
+    floor_bytes: int | None = None
+
+
+# What songs leave to the system and to this runner: an eighth of the memory, and on large machines this.
+RESERVE_BYTES = 2 * 2**30
+# A control group's limit counts what the ceiling of private memory does not: weights and libraries that are
+# mapped (4.4 and 1 GB for the published model), which a song reads again from the disk at every step if they
+# do not fit. So the ceiling is the exact limit, and the kernel's stands this far behind it.
+MAPPED_BYTES = 6 * 2**30
+
+
+def room(has: int) -> int:
+    """The memory that songs may have of so much."""
+    return has - _reserve(has)
+
+
+def floor(has: int) -> int:
+    """So little left of so much is too little; earlyoom's 10 % would be 6 GB of 64."""
+    return _reserve(has) // 2
+
+
+def _reserve(has: int) -> int:
+    return min(RESERVE_BYTES, has // 8)
 
 
 # Without a beat these phases may take this long on a slow disk and a slow processor: a 2 GB model read
@@ -156,7 +186,7 @@ def observe(watch: Watch, reading: Reading) -> Watch:
         best_step_s=_best_step(watch.best_step_s, reading.beat),
         peak_rss=max(watch.peak_rss, reading.rss or 0),
         peak_swap=max(watch.peak_swap, reading.swap or 0),
-        peak_private=max(watch.peak_private, (reading.anon or 0) + (reading.swap or 0)),
+        peak_private=max(watch.peak_private, reading.private),
         oom_kills=reading.oom_kills if last is None else watch.oom_kills,
         samples=(*(s for s in watch.samples if s[0] >= now - WINDOW_S), (now, reading)),
     )
@@ -189,10 +219,14 @@ class Kill:
     message: str
 
 
-def judge(watch: Watch, limits: Limits) -> Kill | None:
-    """None: go on. Looks for what needs another cure first: memory before time."""
+def judge(watch: Watch, limits: Limits, *, heaviest: bool = False) -> Kill | None:
+    """None: go on. Looks for what needs another cure first: memory before time.
+
+    heaviest: no other song of the batch has more private memory.
+    """
     return (
         _over_ceiling(watch, limits)
+        or (_exhausting(watch, limits) if heaviest else None)
         or _thrashing(watch, limits)
         or _out_of_time(watch, limits)
         or _stalled(watch, limits)
@@ -200,12 +234,26 @@ def judge(watch: Watch, limits: Limits) -> Kill | None:
 
 
 def _over_ceiling(watch: Watch, limits: Limits) -> Kill | None:
-    used = [(r.anon or 0) + (r.swap or 0) for _, r in watch.samples[-2:]]
+    used = [r.private for _, r in watch.samples[-2:]]
     if limits.memory_bytes is None or len(used) < 2 or min(used) <= limits.memory_bytes:
         return None
     return Kill(
         "memory-ceiling",
         f"used {_gib(used[-1])} of private memory, more than its limit of {_gib(limits.memory_bytes)}",
+    )
+
+
+def _exhausting(watch: Watch, limits: Limits) -> Kill | None:
+    """The last line: the machine has almost nothing left, and the end of this song would help it."""
+    newest = [r for _, r in watch.samples[-2:]]
+    if limits.floor_bytes is None or len(newest) < 2 or newest[-1].private < limits.floor_bytes:
+        return None
+    if any(r.available is None or r.available + (r.swap_free or 0) >= limits.floor_bytes for r in newest):
+        return None
+    return Kill(
+        "out-of-memory",
+        f"out of memory: the machine had {_gib(newest[-1].available or 0)} left, "
+        f"and this song, the heaviest, used {_gib(newest[-1].private)}",
     )
 
 
@@ -315,17 +363,43 @@ def _rate(first: float | None, last: float | None, seconds: float) -> float | No
 # ---------------------------------------------------------------- how did it end?
 
 
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What the control group of an attempt tells after its end.
+
+    limit: its own, in bytes. killed: how many of its processes the kernel killed for want of memory, be it
+    its own or the machine's. full: it has been at its limit.
+    """
+
+    limit: int
+    killed: int
+    full: bool
+
+
 def classify(
-    exit_code: int, told: Outcome | None, watch: Watch, limits: Limits, oom_kills: int | None = None
+    exit_code: int,
+    told: Outcome | None,
+    watch: Watch,
+    limits: Limits,
+    oom_kills: int | None = None,
+    held: Held | None = None,
 ) -> tuple[Cause | None, str]:
     """Cause and words of an attempt that ended without being killed by us.
 
     exit_code: as of Popen: negative for a signal. told: the child's own outcome, if it left one. oom_kills:
-    the kernel's count after the end.
+    the kernel's count after the end, on the whole machine. held: what the attempt's control group tells:
+    exact where there is one.
     """
+    if (
+        held is not None
+        and held.killed
+        and exit_code != 0
+        and (told is None or told.cause in (None, "crash"))
+    ):
+        return "out-of-memory", _killed_words(held)
     if told is not None and (exit_code == 0) == (told.cause is None):
         return told.cause, told.message
-    if exit_code == -signal.SIGKILL and _was_out_of_memory(watch, limits, oom_kills):
+    if exit_code == -signal.SIGKILL and held is None and _was_out_of_memory(watch, limits, oom_kills):
         return "out-of-memory", "out of memory: the system killed it"
     if exit_code < 0:
         return "crash", f"died of {_signal_name(-exit_code)} in phase {watch.phase}"
@@ -334,6 +408,14 @@ def classify(
     if exit_code == 0:
         return "crash", "ended without a word: no song and no outcome"
     return "crash", f"ended with exit code {exit_code} in phase {watch.phase}"
+
+
+def _killed_words(held: Held) -> str:
+    if not held.full:
+        return (
+            "out of memory: the kernel killed it, as the machine, or all songs together, had no more to give"
+        )
+    return f"out of memory: the kernel killed it at its limit of {_gib(held.limit)} (control group)"
 
 
 # The system's killer comes when almost nothing is left.
@@ -347,10 +429,7 @@ def _was_out_of_memory(watch: Watch, limits: Limits, oom_kills: int | None) -> b
     last = watch.last
     if last is None:
         return False
-    near_ceiling = (
-        limits.memory_bytes is not None
-        and (last.anon or 0) + (last.swap or 0) > _OOM_CEILING_SHARE * limits.memory_bytes
-    )
+    near_ceiling = limits.memory_bytes is not None and last.private > _OOM_CEILING_SHARE * limits.memory_bytes
     return near_ceiling or (last.available is not None and last.available < _OOM_AVAILABLE)
 
 

@@ -64,6 +64,15 @@ EXIT |= dict.fromkeys(("out-of-memory", "no-disk"), EXIT_NO_ROOM)
 # None: as the format has it.
 SUBTYPES: dict[int, Literal["PCM_24", "FLOAT"] | None] = {16: None, 24: "PCM_24", 32: "FLOAT"}
 _NO_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
+# What torch ("can't allocate memory", "CUDA out of memory"), C++ and oneDNN say, none with a type of its own.
+_NO_MEMORY = (
+    "allocate memory",
+    "out of memory",
+    "not enough memory",
+    "bad_alloc",
+    "bad alloc",
+    "out_of_memory",
+)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -226,25 +235,38 @@ def _attempt(request: SongRequest, attempt: Attempt, pulse: Pulse, began: float)
     """The song, or why there is none; the traceback goes to the log, the one line to the outcome."""
     try:
         return _make(request, attempt, pulse, began)
-    except NumbersError as error:
-        return _failed(request, "numbers", error)
-    except BundleError as error:
-        return _failed(request, "no-bundle", error)
-    except DiffRhythmError as error:  # no second attempt would read anything else
-        return _failed(request, "bad-input", error)
-    except MemoryError as error:
-        return _failed(request, "out-of-memory", error)
-    except OSError as error:
-        return _failed(request, "no-disk" if error.errno in _NO_DISK else "crash", error)
-    except RuntimeError as error:  # torch has no type of its own for this
-        return _failed(request, "out-of-memory" if "allocate memory" in str(error) else "crash", error)
     except Exception as error:  # noqa: BLE001 — whatever it is, the parent shall hear of it in words
-        return _failed(request, "crash", error)
+        return _failed(request, _cause(error), error)
+
+
+def _cause(error: Exception) -> Cause:
+    """Memory first: a bundle that could not be read for want of it is not a bad one."""
+    if _is_out_of_memory(error):
+        return "out-of-memory"
+    if isinstance(error, NumbersError):
+        return "numbers"
+    if isinstance(error, BundleError):
+        return "no-bundle"
+    if isinstance(error, DiffRhythmError):  # no second attempt would read anything else
+        return "bad-input"
+    return "no-disk" if isinstance(error, OSError) and error.errno in _NO_DISK else "crash"
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """Did an allocation fail, be it behind this error?"""
+    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
+        return True
+    if not isinstance(error, DiffRhythmError) and any(words in str(error).lower() for words in _NO_MEMORY):
+        return True
+    behind = error.__cause__ or error.__context__
+    return behind is not None and _is_out_of_memory(behind)
 
 
 def _failed(request: SongRequest, cause: Cause, error: BaseException) -> Outcome:
     _log_traceback()
     words = str(error) or type(error).__name__
+    if cause == "out-of-memory":
+        words = f"out of memory: {' '.join(words.split())}"
     return Outcome(request.attempt, cause, words if cause != "crash" else f"{type(error).__name__}: {words}")
 
 

@@ -127,8 +127,11 @@ def torn(outputs: Outputs) -> list[Path]:
 class Parent:
     """A batch in a process of its own, so that it can be killed."""
 
-    def __init__(self, tmp_path: Path, jobs: list[Job], **options: Any) -> None:
-        """options: of batch.Options and of the house; worker: the file of another child than CHILD."""
+    def __init__(self, tmp_path: Path, jobs: list[Job], *, group: Path | None = None, **options: Any) -> None:
+        """options: of batch.Options and of the house; worker: the file of another child than CHILD.
+
+        group: cgroup.procs of the control group in which it is started.
+        """
         tmp_path.mkdir(exist_ok=True)
         self.outputs = Outputs(tmp_path / "outputs")
         self._paper = tmp_path / "jobs.json"
@@ -138,6 +141,7 @@ class Parent:
             cwd=ROOT,
             stderr=subprocess.PIPE,
             text=True,
+            preexec_fn=None if group is None else lambda: group.write_text("0") and None,
         )
 
     def kill(self) -> None:

@@ -9,6 +9,8 @@ Runs in the worker's place: `python child.py REQUEST`. The words:
     fork / setsid / daemon   start a process that sleeps for ever: in the group, in its own session,
                          or doubly forked with an empty environment
     eat MIB              take that much private memory and keep it
+    breed MIB            start a process that takes that much; end with code 1 if it is killed
+    map MIB              map a file of that size and read all of it, three times
     cgroup PATH          join the control group of that path
     thrash MIB           take that much memory and touch its pages at random for ever
     touch N MIB          N steps of 0.05 s, each touching MIB of the memory that was eaten
@@ -27,6 +29,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import mmap
 import os
 import random
 import signal
@@ -123,6 +126,20 @@ class Child:
     def do_eat(self, mib: str) -> None:
         for _ in range(int(mib)):
             self.kept.append(bytearray(os.urandom(4096)) * 256)
+
+    def do_breed(self, mib: str) -> None:
+        code = f"import os; kept = [bytearray(os.urandom(4096)) * 256 for _ in range({mib})]"
+        if subprocess.run([sys.executable, "-c", code], check=False).returncode != 0:
+            os._exit(1)
+
+    def do_map(self, mib: str) -> None:
+        file = self.attempt.folder / "weights"
+        with file.open("wb") as content:
+            for _ in range(int(mib)):
+                content.write(os.urandom(1 << 20))
+        with file.open("rb") as content, mmap.mmap(content.fileno(), 0, prot=mmap.PROT_READ) as mapped:
+            for _ in range(3):
+                sum(mapped[offset] for offset in range(0, len(mapped), 4096))
 
     def do_cgroup(self, path: str) -> None:
         Path(path, "cgroup.procs").write_text(str(os.getpid()))

@@ -29,6 +29,7 @@ def main(paper: Path, folder: Path) -> int:
         grace_s=options.pop("grace_s", 0.5),
         thrash_s=options.pop("thrash_s", 20.0),
         await_s=options.pop("await_s", 10.0),
+        root=Path(options.pop("root", "/")),
     )
     strict = options.get("strict", False)
     try:

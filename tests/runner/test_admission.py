@@ -49,10 +49,10 @@ def test_a_song_begins_where_its_memory_is_free_beside_a_reserve_and_not_where_i
 
 def test_what_the_others_have_not_taken_yet_is_kept_for_them() -> None:
     free = Free(memory=SONG.private + MEMORY_RESERVE + 2 * GB)
-    assert kind(others=[Guest(SONG, used=0)], free=free) == "memory"
-    assert kind(others=[Guest(SONG, used=1 * GB)], free=free) is None
+    assert kind(others=[Guest(SONG, had=0)], free=free) == "memory"
+    assert kind(others=[Guest(SONG, had=1 * GB)], free=free) is None
     # One that has more than was foreseen takes nothing from what is free now.
-    assert kind(others=[Guest(SONG, used=9 * GB)], free=free) is None
+    assert kind(others=[Guest(SONG, had=9 * GB)], free=free) is None
 
 
 def test_files_that_songs_of_one_model_share_count_once() -> None:
@@ -61,6 +61,27 @@ def test_files_that_songs_of_one_model_share_count_once() -> None:
     free = Free(memory=2 * GB + 4 * GB + MEMORY_RESERVE)
     assert kind(mapped, [Guest(mapped)], free) is None
     assert kind(mapped, [Guest(other)], free) == "memory"
+
+
+def test_in_a_container_songs_together_have_no_more_than_it_lets_them() -> None:
+    free = Free(memory=100 * GB, for_songs=6 * GB)
+    assert kind(others=[Guest(SONG, had=SONG.private)], free=free) is None
+    assert (
+        kind(others=[Guest(SONG, had=SONG.private)], free=Free(memory=100 * GB, for_songs=5 * GB)) == "memory"
+    )
+    assert kind(free=Free(memory=100 * GB, for_songs=1 * GB)) is None  # alone, it is tried
+
+
+def test_the_heaviest_is_the_one_that_has_the_most_now_and_always_only_one() -> None:
+    room = Room()
+    for song in "abc":
+        assert enter(room, song)
+    room.uses("a", 5)
+    room.uses("b", 7)
+    room.uses("b", 3)
+    assert [song for song in "abc" if room.is_heaviest(song)] == ["a"]
+    room.uses("b", 5)
+    assert sum(room.is_heaviest(song) for song in "abc") == 1
 
 
 def test_what_cannot_be_told_keeps_nobody_out() -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from runner import machine
-from runner.machine import disk_of, memory_limit, place, read, wsl_of
+from runner.machine import disk_of, memory_limit, place, read, usable_memory, wsl_of
 
 WSL2 = "5.15.167.4-microsoft-standard-WSL2"
 MOUNTS = """\
@@ -112,6 +113,20 @@ def test_a_folder_that_is_not_there_yet_is_judged_by_the_one_above(tmp_path: Pat
     file = tmp_path / "file"
     file.touch()
     assert not place(file / "inside", Path("/proc/self/mountinfo")).is_folder
+
+
+def test_what_holds_songs_to_their_memory_is_our_own_group_or_systemd_or_nothing(
+    wsl: Path, tmp_path: Path
+) -> None:
+    assert read(tmp_path / "outputs", root=wsl, path="").holder == ""
+    group = {"cgroup.controllers": "memory\n", "cgroup.subtree_control": "", "cgroup.events": "populated 1\n"}
+    put(wsl / "sys/fs/cgroup/a/b", group | {"cgroup.procs": f"{os.getpid()}\n"})
+    assert read(tmp_path / "outputs", root=wsl, path="").holder == "v2"
+
+
+def test_memory_that_we_may_count_on_is_the_machines_or_what_a_group_leaves_us() -> None:
+    assert usable_memory(8, 5) == usable_memory(5, None) == usable_memory(None, 5) == 5
+    assert usable_memory(None, None) is None
 
 
 def test_this_machine_can_be_read(tmp_path: Path) -> None:

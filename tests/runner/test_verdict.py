@@ -16,17 +16,21 @@ from runner.verdict import (
     WINDOW_S,
     End,
     GiveUp,
+    Held,
     Limits,
     Plan,
     Reading,
     Watch,
     classify,
+    floor,
     judge,
     next_attempt,
     observe,
+    room,
 )
 
 MIB = 1 << 20
+GIB = 1 << 30
 
 
 def beat(step: int = 0, *, step_s: float | None = None, phase: str = "sample", at: float = 0.0) -> Heartbeat:
@@ -209,6 +213,29 @@ def test_the_memory_ceiling_counts_private_memory_in_ram_and_swap_over_two_readi
     assert cause_of(watched(mapped), limits) is None
 
 
+def test_songs_leave_a_reserve_to_the_machine_and_less_than_half_of_that_is_too_little() -> None:
+    for has, reserve in ((1 << 30, 128 << 20), (8 << 30, 1 << 30), (16 << 30, 2 << 30), (256 << 30, 2 << 30)):
+        assert room(has) == has - reserve
+        assert floor(has) == reserve // 2
+
+
+def test_on_a_machine_with_almost_nothing_left_the_heaviest_song_ends_and_no_other() -> None:
+    limits = Limits(timeout_s=3600, floor_bytes=500 * MIB)
+    heavy = [replace(r, anon=900 * MIB, available=300 * MIB, swap_free=100 * MIB) for r in ticks(2)]
+    kill = judge(watched(heavy), limits, heaviest=True)
+    assert kill is not None
+    assert kill.cause == "out-of-memory"
+    assert kill.message.startswith("out of memory: the machine had 0.3 GiB left")
+    assert judge(watched(heavy), limits) is None
+    for spared in (
+        heavy[:1],  # seen once
+        [heavy[0], replace(heavy[1], available=None)],  # not known
+        [heavy[0], replace(heavy[1], swap_free=300 * MIB)],  # what is idle can still be put away
+        [replace(r, anon=100 * MIB) for r in heavy],  # it is not the song: its end would not help
+    ):
+        assert judge(watched(spared), limits, heaviest=True) is None
+
+
 def thrash(seconds: float, **changes: float | None) -> list[Reading]:
     rates: dict[str, float | None] = {"faults": 500.0, "swap_in": 20.0 * MIB, "stalled": 0.6}
     return ticks(seconds, heartbeat=beat(5, step_s=1.0), swap=300 * MIB, **(rates | changes))  # type: ignore[arg-type]
@@ -312,6 +339,28 @@ def test_a_kill_by_the_kernel_for_want_of_memory_is_out_of_memory() -> None:
     assert classify(-9, None, watch, HOUR, oom_kills=4)[0] == "out-of-memory"
     assert classify(-9, None, watch, HOUR, oom_kills=3)[0] == "crash"
     assert classify(-11, None, watch, HOUR, oom_kills=4)[0] == "crash"
+
+
+@pytest.mark.parametrize(
+    ("exit_code", "outcome", "held", "expected"),
+    [
+        (-9, None, Held(GIB, 1, full=True), "out of memory: the kernel killed it at its limit of 1.0 GiB"),
+        (-9, None, Held(GIB, 1, full=False), "out of memory: the kernel killed it, as the machine"),
+        (1, None, Held(GIB, 1, full=True), "out of memory"),  # a process that it had started was killed
+        (1, told("crash"), Held(GIB, 1, full=True), "out of memory"),
+        (3, told("bad-input"), Held(GIB, 1, full=True), "words"),
+        (0, told(None), Held(GIB, 1, full=True), "words"),
+        (-9, None, Held(GIB, 0, full=True), "died of SIGKILL"),
+    ],
+)
+def test_a_control_group_tells_exactly_whether_the_kernel_killed_for_memory(
+    exit_code: int, outcome: Outcome | None, held: Held, expected: str
+) -> None:
+    # The machine's own count has grown by another's death, which says nothing of this one.
+    watch = watched([replace(r, oom_kills=3, available=100 * MIB) for r in ticks(2)])
+    cause, message = classify(exit_code, outcome, watch, HOUR, oom_kills=4, held=held)
+    assert message.startswith(expected)
+    assert (cause == "out-of-memory") == expected.startswith("out of memory")
 
 
 def test_signals_are_named() -> None:

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import openvino
 import pytest
 import soundfile
+import torch
 from folders import REQUEST
 
 from diffrhythm import bundle, grids, sampling
-from runner import heartbeat
+from diffrhythm.errors import BundleError, LyricsError
+from runner import heartbeat, worker
 from runner.files import read_message, write_message
 from runner.manifest import sha256
 from runner.messages import Heartbeat, Outcome, SongRequest
@@ -179,6 +185,45 @@ def test_every_way_of_failing_has_its_exit_code_cause_and_words(
     assert failed.outcome.song == {}
     assert not failed.attempt.audio("wav").exists()
     assert failed.outcome.message.splitlines()[0] in failed.said  # its traceback is in the log
+
+
+def unreadable_bundle() -> None:
+    try:
+        raised(OSError(errno.ENOMEM, "Cannot allocate memory"))
+    except OSError as error:
+        raise BundleError("cannot read: dit.safetensors; get the bundle again") from error
+
+
+def raised(what: Exception) -> None:
+    raise what
+
+
+@pytest.mark.parametrize(
+    "fail",
+    [
+        lambda: bytearray(2**60),
+        lambda: torch.empty(2**48),
+        lambda: openvino.Tensor(openvino.Type.f32, openvino.Shape([2**46])),
+        lambda: np.empty(2**50),
+        lambda: raised(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")),
+        lambda: raised(OSError(errno.ENOMEM, "Cannot allocate memory")),
+        unreadable_bundle,
+    ],
+)
+def test_an_allocation_that_fails_is_out_of_memory_whoever_asked_for_it(fail: Callable[[], object]) -> None:
+    with pytest.raises(Exception) as failure:
+        fail()
+    assert worker._cause(failure.value) == "out-of-memory"
+
+
+def test_what_is_no_failed_allocation_is_not_called_one() -> None:
+    errors = [
+        RuntimeError("shapes [1, 2] and [3] do not match"),
+        KeyError("memory"),
+        OSError(errno.EIO, "I/O"),
+    ]
+    assert {worker._cause(error) for error in errors} == {"crash"}
+    assert worker._cause(LyricsError("a.lrc:3: out of memory [verse]; write [00:00.00]")) == "bad-input"
 
 
 def test_a_full_disk_is_an_outcome_of_its_own_and_leaves_no_half_sound(small_disk: Path) -> None:
