@@ -290,7 +290,7 @@ async def _attempt(
     outcome = await _run(job, folder, attempt, request, house)
     if outcome.t is None and request.checkpoint is not None:  # it got no step further
         outcome = replace(outcome, t=past.checkpoint_t)
-    attempt.clean()
+    folder.clean()
     write_message(attempt.outcome, outcome)
     return outcome
 
