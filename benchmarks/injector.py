@@ -77,15 +77,14 @@ def tear_beat(folder: SongFolder, beat: Heartbeat) -> None:
 
 
 def litter(folder: SongFolder, beat: Heartbeat) -> None:
-    """Half-written files, as a process leaves them that is killed while it writes."""
-    places = [
-        folder.heartbeat,
-        folder.manifest,
-        folder.folder / "attempts" / str(beat.attempt) / "checkpoint.safetensors",
-        folder.outputs.batch,
-    ]
-    for path in places:
-        path.with_name(f".{path.name}.{beat.pid}-0badcafe.tmp").write_bytes(b"half a")
+    """Half-written files, as a child leaves them that is killed while it writes."""
+    checkpoint = folder.folder / "attempts" / str(beat.attempt) / "checkpoint.safetensors"
+    for path in (folder.heartbeat, folder.manifest, checkpoint):
+        half_write(path, beat.pid)
+
+
+def half_write(path: Path, pid: int) -> None:
+    path.with_name(f".{path.name}.{pid}-0badcafe.tmp").write_bytes(b"half a")
 
 
 AT_FOLDER: dict[str, Callable[[SongFolder, Heartbeat], None]] = {
@@ -99,10 +98,11 @@ AT_FOLDER: dict[str, Callable[[SongFolder, Heartbeat], None]] = {
 
 
 def kill_parent(parent: Parent, outputs: Outputs, song: Planned) -> None:
-    """Until its children have died with it."""
+    """While it writes how its songs stand, and until its children have died with it."""
     children = [child.pid for child in psutil.Process(parent.pid).children()]
     parent.kill()
     parent.wait()
+    half_write(outputs.batch, parent.pid)
     wait_for(lambda: all(processes.identity(pid) is None for pid in children))
 
 

@@ -35,13 +35,16 @@ class Tried:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A song after the night. state: that of its manifest or failure. whole: its sound is what was made."""
+    """A song after the night. state: that of its manifest or failure. whole: its sound is what was made.
+
+    sound: SHA-256 of its samples, of a real song (the file has the song's name in it).
+    """
 
     song: str
     state: SongState | None
     whole: bool
     tries: tuple[Tried, ...] = ()
-    sha256: str | None = None
+    sound: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +61,7 @@ class Seen:
     """What was seen around the songs.
 
     exits: of the parents, those killed from outside included. orphans: pids that outlived their parent. odd:
-    what else must not be, in words. reference: SHA-256 of the real songs as they come without faults.
+    what else must not be, in words. reference: sound of the real songs as they come without faults.
     """
 
     exits: list[int] = field(default_factory=list)
@@ -192,7 +195,7 @@ class _Song:
         return lines
 
     def unequal(self, reference: str | None) -> list[str]:
-        if not self.planned.real or not self.found or self.found.sha256 == reference:
+        if not self.planned.real or not self.found or self.found.sound == reference:
             return []
         return [f"{self.planned.id}: sounds different from a song made without faults"]
 

@@ -125,7 +125,7 @@ async def _run(
         epoch=epoch,
         own=processes.children(),
     )
-    # The lock is ours: half-written files and whatever carries the mark of these outputs are of a dead parent.
+    # The lock is ours: half-written files and what carries the mark of these outputs are a dead parent's.
     outputs.clean()
     await processes.end_tree(lambda: processes.marked(place), grace_s=0.0)
     head = Batch(me.pid, me.started, me.boot_id, time.time(), None, workers, [], epoch)
