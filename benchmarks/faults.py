@@ -88,7 +88,11 @@ def night(planned: list[Planned], place: Path, *, workers: int, stall_s: float =
     while not seen.odd and not (seen.exits and has_ended(outputs)):
         with (place / "parent.log").open("a") as log:
             parent = naughty.start_jobs(place, jobs, stderr=log.fileno(), workers=workers, worker=WORKER)
+        try:
             see(parent, injector, outputs, seen)
+        finally:
+            parent.terminate()  # where this one is stopped itself; it does nothing to one that has ended
+            parent.communicate()
     look_around(outputs, seen)
     found = [
         look_back(outputs.song(song.id), job, real=song.real) for song, job in zip(planned, jobs, strict=True)
