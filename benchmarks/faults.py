@@ -155,7 +155,6 @@ def see(parent: Parent, injector: Injector, outputs: Outputs, seen: Seen) -> Non
             seen.odd.append(f"the parent (pid {parent.pid}) hangs: no song changed for {HUNG_S:.0f} s")
             parent.kill()
         time.sleep(LOOK_EVERY_S)
-    parent.communicate()
     seen.exits.append(parent.returncode)
     if parent.returncode == -signal.SIGKILL:
         return
