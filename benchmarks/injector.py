@@ -99,11 +99,19 @@ AT_FOLDER: dict[str, Callable[[SongFolder, Heartbeat], None]] = {
 
 def kill_parent(parent: Parent, outputs: Outputs, song: Planned) -> None:
     """While it writes how its songs stand, and until its children have died with it."""
-    children = [child.pid for child in psutil.Process(parent.pid).children()]
+    children = [child.pid for child in psutil.Process(parent.pid).children() if _is_song(child)]
     parent.kill()
     parent.wait()
     half_write(outputs.batch, parent.pid)
     wait_for(lambda: all(processes.identity(pid) is None for pid in children))
+
+
+def _is_song(child: psutil.Process) -> bool:
+    """Not an orphan that came to the parent and is about to be ended: no death signal binds it."""
+    try:
+        return any(word.endswith("request.json") for word in child.cmdline())
+    except psutil.Error:
+        return False
 
 
 def end_parent(number: signal.Signals, *, twice: bool = False) -> Callable[[Parent, Outputs, Planned], None]:
