@@ -75,12 +75,12 @@ def main() -> int:
     return 0 if found.clean else 1
 
 
-def night(planned: list[Planned], place: Path, *, workers: int, stall_s: float = STALL_S) -> Toll:
+def night(planned: list[Planned], place: Path, *, workers: int) -> Toll:
     """What the songs planned come to, made in the folder place."""
     # In the background of a shell Ctrl-C is ignored, and those that are started inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     outputs, ledger, seen = Outputs(place / "outputs"), place / "ledger.jsonl", Seen()
-    jobs = make_jobs(planned, ledger, stall_s)
+    jobs = make_jobs(planned, ledger)
     real = [job for song, job in zip(planned, jobs, strict=True) if song.real]
     if real:
         seen.reference = make_reference(real[0], place / "reference")
@@ -91,7 +91,7 @@ def night(planned: list[Planned], place: Path, *, workers: int, stall_s: float =
         try:
             see(parent, injector, outputs, seen)
         finally:
-            parent.terminate()  # where this one is stopped itself; it does nothing to one that has ended
+            parent.kill()  # where this one is stopped itself; it does nothing to one that has ended
             parent.communicate()
     look_around(outputs, seen)
     found = [
@@ -103,16 +103,16 @@ def night(planned: list[Planned], place: Path, *, workers: int, stall_s: float =
 # ---------------------------------------------------------------- the jobs
 
 
-def make_jobs(planned: list[Planned], ledger: Path, stall_s: float) -> list[Job]:
+def make_jobs(planned: list[Planned], ledger: Path) -> list[Job]:
     real = iter(real_jobs([song for song in planned if song.real]))
-    return [next(real) if song.real else naughty_job(song, ledger, stall_s) for song in planned]
+    return [next(real) if song.real else naughty_job(song, ledger) for song in planned]
 
 
-def naughty_job(song: Planned, ledger: Path, stall_s: float) -> Job:
+def naughty_job(song: Planned, ledger: Path) -> Job:
     return batches.job(
         strikes.script(song, ledger),
         name=song.name,
-        stall_s=stall_s,
+        stall_s=STALL_S,
         timeout_s=strikes.SLOW_TIMEOUT_S if song.kind == "slow" else 300.0,
         memory_bytes=strikes.CEILING_BYTES if song.kind == "glutton" else None,
     )
@@ -132,12 +132,17 @@ def real_jobs(planned: list[Planned]) -> list[Job]:
     ]
 
 
-def make_reference(job: Job, place: Path) -> str | None:
+def make_reference(job: Job, place: Path) -> str:
     """The sound of the song as it comes without faults."""
     place.mkdir()
     with naughty.start_jobs(place, [job], workers=1, worker=WORKER) as parent:
         parent.communicate()
-    return look_back(Outputs(place / "outputs").song(job.song.id), job, real=True).sound
+    made = look_back(Outputs(place / "outputs").song(job.song.id), job, real=True)
+    if made.sound is None:
+        raise SystemExit(
+            f"the real song cannot be made here, even without faults; see {place}, or use --real 0"
+        )
+    return made.sound
 
 
 # ---------------------------------------------------------------- while they are made

@@ -195,7 +195,9 @@ class _Song:
         return lines
 
     def unequal(self, reference: str | None) -> list[str]:
-        if not self.planned.real or not self.found or self.found.sound == reference:
+        if not self.planned.real or not self.found or self.found.state != "done":
+            return []
+        if self.found.sound == reference:
             return []
         return [f"{self.planned.id}: sounds different from a song made without faults"]
 
@@ -223,10 +225,8 @@ class _Song:
 
     def _allowed(self, tried: Tried) -> set[Cause | None]:
         """How that attempt may have ended, after all that was done to it or to its parent."""
-        own = [KINDS[strike.kind].causes for strike in self.struck if strike.attempt == tried.attempt]
-        allowed = set(
-            UNHARMED.union(*own) if all(None in causes for causes in own) else frozenset().union(*own)
-        )
+        own = (KINDS[strike.kind].causes for strike in self.struck if strike.attempt == tried.attempt)
+        allowed = set(next(own, UNHARMED))  # a song has but one kind of fault
         end = math.inf if tried.ended is None else tried.ended
         for strike in self._parent_struck(tried.began, end):
             if strike.kind in LOST_WITH:
