@@ -14,7 +14,7 @@ from runner.messages import Cause, SongState
 
 # Steps of a song, and their seconds; those that are struck from outside take longer, to be met in the middle.
 STEPS = 20
-STEPS_MET = 60
+STEPS_MET = 120
 STEP_S = 0.03
 # Of the songs that a fault makes too slow.
 SLOW_TIMEOUT_S = 8.0
