@@ -18,15 +18,21 @@ NAME_CELLS = 44
 
 def header(title: str) -> None:
     """Print the title, the command, the machine and the versions."""
-    command = shlex.join([Path(sys.orig_argv[0]).name, *sys.orig_argv[1:]])
+    here = facts()
     print(f"\n# {title}")
-    print(f"$ {command}")
-    print(f"{processor()}, {os.cpu_count()} cores, {memory_gib():.0f} GiB, {platform.platform()}")
-    print(
-        f"Python {platform.python_version()}, torch {version('torch')}, "
-        f"runner {version('diffrhythm-runner')}, load {os.getloadavg()[0]:.1f}",
-        flush=True,
-    )
+    print(f"$ {here['command']}")
+    print(here["machine"])
+    print(f"{here['versions']}, load {os.getloadavg()[0]:.1f}", flush=True)
+
+
+def facts() -> dict[str, str]:
+    """The command, the machine and the versions."""
+    return {
+        "command": shlex.join([Path(sys.orig_argv[0]).name, *sys.orig_argv[1:]]),
+        "machine": f"{processor()}, {os.cpu_count()} cores, {memory_gib():.0f} GiB, {platform.platform()}",
+        "versions": f"Python {platform.python_version()}, torch {version('torch')}, "
+        f"runner {version('diffrhythm-runner')}",
+    }
 
 
 def figure(name: str, values: Sequence[float], unit: str, *, aim: float | None = None) -> None:

@@ -1,7 +1,7 @@
 """The parent of `runner batch` with naughty children: `python -m benchmarks.parent PAPER OUTPUTS [--quiet]`.
 
 It loads what `runner batch` loads and watches as often, and prints what the batch cost itself as JSON.
-PAPER: jobs and options as tests/faults/batches.py writes them.
+PAPER: jobs and options as benchmarks/naughty.py writes them.
 """
 
 from __future__ import annotations
@@ -26,11 +26,12 @@ def main(paper: Path, folder: Path, *, quiet: bool) -> int:
         Job(spec.Song(**each["song"]), SongAnswer(**each["answer"]), each["fingerprint"])
         for each in content["jobs"]
     ]
-    house = House(mark="", worker=(sys.executable, str(CHILD)))
+    options = content["options"]
+    house = House(mark="", worker=tuple(options.pop("worker", (sys.executable, str(CHILD)))))
     outputs = Outputs(folder)
     began, began_cpu = time.monotonic(), time.process_time()
     with view.live(outputs, quiet=quiet) as show:
-        ended = batch.run(jobs, outputs, batch.Options(**content["options"]), show=show, house=house)
+        ended = batch.run(jobs, outputs, batch.Options(**options), show=show, house=house)
     print(json.dumps({"wall_s": time.monotonic() - began, "cpu_s": time.process_time() - began_cpu}))
     return ended.exit_code(strict=False)
 

@@ -122,9 +122,10 @@ async def _run(
     limit = machine.memory_limit(house.root / "proc/self/cgroup", groups)
     house = replace(house, memory=machine.usable_memory(probes.total_bytes(), limit))
     site = cgroups.seek(house.root)
-    # The lock is ours, so whatever carries the mark of these outputs was left by a parent that is dead.
+    # The lock is ours: what carries the mark of these outputs, and half-written files, are a dead parent's.
     await processes.end_tree(lambda: [*processes.marked(place), *cgroups.left(site)], grace_s=0.0)
     cgroups.sweep(site)
+    outputs.clean()
     epoch = _epoch(outputs) if options.force else 0.0
     songs, to_make = _sorted_out(jobs, outputs, options, epoch)
     seen, free = shown(outputs), house.free(outputs.folder)

@@ -48,11 +48,6 @@ class Attempt:
         """The finished sound, until the parent gives it its final name."""
         return self.folder / f"song.{extension}"
 
-    def clean(self) -> None:
-        """Remove what a killed child left half-written."""
-        for path in self.folder.glob(".*.tmp"):
-            path.unlink(missing_ok=True)
-
 
 @dataclass(frozen=True, slots=True)
 class SongFolder:
@@ -136,6 +131,11 @@ class Outputs:
     @property
     def batch(self) -> Path:
         return self.folder / "batch.json"
+
+    def clean(self) -> None:
+        """Remove what a killed parent left half-written."""
+        for path in self.folder.glob(f".{self.batch.name}.*.tmp"):
+            path.unlink(missing_ok=True)
 
     def song(self, id: str) -> SongFolder:
         return SongFolder(self.folder / id)

@@ -325,7 +325,7 @@ async def _attempt(
     outcome = await _run(job, folder, attempt, request, house)
     if outcome.t is None and request.checkpoint is not None:  # it got no step further
         outcome = replace(outcome, t=past.checkpoint_t)
-    attempt.clean()
+    folder.clean()
     await _with_room(partial(write_message, attempt.outcome, outcome), house)
     return outcome
 

@@ -175,7 +175,7 @@ def observe(watch: Watch, reading: Reading) -> Watch:
     now = watch.charged_s + charged
     marker = _marker(reading.beat)
     moved = marker is not None and marker != watch.marker
-    fresh = moved or lost > LATE_TICK_S or last is None
+    fresh = moved or charged < gap or lost > LATE_TICK_S or last is None
     return replace(
         watch,
         charged_s=now,

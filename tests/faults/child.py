@@ -90,7 +90,7 @@ class Child:
         while self.step < total:
             time.sleep(float(seconds))
             self.step += 1
-            temporary = self.attempt.checkpoint.with_suffix(".tmp")
+            temporary = self.attempt.checkpoint.with_name(".checkpoint.tmp")
             temporary.write_text(str(self.step))
             temporary.replace(self.attempt.checkpoint)
             t = self.step / total

@@ -14,7 +14,7 @@ from runner.files import read_json, read_message
 from runner.messages import Batch, QueuedSong, SongState
 from runner.processes import identity
 from runner.songfolder import Outputs, SongFolder
-from tests.faults.batches import Parent, causes, job, state, survivors, wait_for
+from tests.faults.batches import Parent, causes, child_of, job, state, survivors, torn, wait_for
 
 
 @pytest.fixture
@@ -266,3 +266,19 @@ def test_a_batch_leaves_one_alone_whose_folder_begins_with_the_name_of_its_own(t
     other.signal(signal.SIGTERM)
     assert other.wait() == 143
     assert causes(folder) == ["interrupted"]
+
+
+def test_what_was_half_written_by_those_who_were_killed_is_gone_when_the_batch_ends(
+    tmp_path: Path, outputs: Outputs
+) -> None:
+    outputs.folder.mkdir()
+    (outputs.folder / ".batch.json.1-ab.tmp").write_text("half a")
+    folder = outputs.song("night/song")
+    parent = Parent(tmp_path, [job("only 1\nsteps 200 0.02")])
+    pid = child_of(parent.process)
+    wait_for(folder.heartbeat.exists)
+    folder.heartbeat.with_name(f".heartbeat.json.{pid}-ab.tmp").write_text("half a")
+    os.kill(pid, signal.SIGKILL)
+    assert parent.wait() == 0
+    assert causes(folder) == ["crash", None]
+    assert torn(outputs) == []

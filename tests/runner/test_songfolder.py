@@ -51,11 +51,19 @@ def test_publishing_moves_the_sound_out_of_its_attempt(tmp_path: Path) -> None:
 
 
 def test_cleaning_takes_only_half_written_files(tmp_path: Path) -> None:
-    attempt = SongFolder(tmp_path / "night" / "rain").new_attempt()
-    attempt.log.touch()
-    (attempt.folder / ".outcome.json.ab.tmp").touch()
-    attempt.clean()
-    assert list(attempt.folder.iterdir()) == [attempt.log]
+    outputs = Outputs(tmp_path)
+    song = outputs.song("night/rain")
+    attempt = song.new_attempt()
+    kept = [outputs.batch, song.heartbeat, attempt.log]
+    for path in kept:
+        path.touch()
+        path.with_name(f".{path.name}.12-ab.tmp").touch()
+    (tmp_path / ".mine.tmp").touch()
+    outputs.clean()
+    song.clean()
+    assert sorted(path for path in tmp_path.rglob("*") if path.is_file()) == sorted(
+        [*kept, tmp_path / ".mine.tmp"]
+    )
 
 
 def test_the_lock_is_held_by_one_process_and_dies_with_it(tmp_path: Path) -> None:

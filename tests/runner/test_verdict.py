@@ -141,6 +141,13 @@ def test_after_a_sleep_the_child_has_a_fresh_allowance_before_it_counts_as_stall
     assert cause_of(watched([*asleep, *ticks(60, start=5021, heartbeat=still)]), limits) == "stalled"
 
 
+@pytest.mark.parametrize("gap_s", [6, 9, 11, 5000])
+def test_a_watcher_that_was_frozen_for_longer_than_a_short_stall_kills_nobody_for_it(gap_s: float) -> None:
+    moving = ticks(5, heartbeat=beat(3, step_s=0.1))
+    woken = ticks(0, start=5 + gap_s, heartbeat=beat(3, step_s=0.1))
+    assert cause_of(watched([*moving, *woken]), Limits(timeout_s=9000, stall_s=3)) is None
+
+
 def test_a_watcher_that_is_late_because_the_machine_thrashes_charges_the_child_and_sees_it() -> None:
     for every in (1.0, 4.0, 11.0, 30.0):
         assert cause_of(watched(thrash(120, every=every)), Limits(timeout_s=3600)) == "swap-thrash", every
