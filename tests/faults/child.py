@@ -79,8 +79,13 @@ class Child:
         sound.write_bytes(content)
         if self.request.density < self.request.steps:
             degraded = f"{self.request.density} steps instead of {self.request.steps}"
-        song = {"sha256": hashlib.sha256(content).hexdigest(), "degraded": degraded, "resumed_at": self.step}
-        song |= {"precision": self.request.precision, "duration": self.request.duration}
+        song = {
+            "sha256": hashlib.sha256(content).hexdigest(),
+            "degraded": degraded,
+            "resumed_at": self.step,
+            "precision": self.request.precision,
+            "duration": self.request.duration,
+        }
         write_message(self.attempt.outcome, Outcome(self.request.attempt, None, "made", song=song))
 
     def do_steps(self, count: str, seconds: str) -> None:
@@ -134,9 +139,9 @@ class Child:
 
     def do_map(self, mib: str) -> None:
         file = self.attempt.folder / "weights"
-        with file.open("wb") as content:
+        with file.open("wb") as weights:
             for _ in range(int(mib)):
-                content.write(os.urandom(1 << 20))
+                weights.write(os.urandom(1 << 20))
         with file.open("rb") as content, mmap.mmap(content.fileno(), 0, prot=mmap.PROT_READ) as mapped:
             for _ in range(3):
                 sum(mapped[offset] for offset in range(0, len(mapped), 4096))
