@@ -24,7 +24,7 @@ PROCESS_BYTES = 500 * 2**20
 # What a pass keeps, in activations as wide as the model: of its constants and within a block (README of
 # benchmarks/: 3.4 GB while sampling in bf16, of which 2.6 GB are there before the first pass).
 PASS_ACTIVATIONS = 48
-# What the decoder keeps of one chunk, in activations at the samples' rate: torch's in float32, compiled in bf16.
+# What the decoder keeps of one chunk, in activations at the rate of samples: in fp32 and bf16.
 DECODER_ACTIVATIONS: Mapping[Precision, int] = {"fp32": 15, "bf16": 5, "int8": 5}
 # The whole song in float32: decoded, levelled, encoded.
 SOUND_COPIES = 3
