@@ -109,8 +109,10 @@ class SongFolder:
             path.unlink(missing_ok=True)
 
     def tidy(self, sound: Path) -> None:
-        """Remove what a finished song needs no more: checkpoints, and its sound in another format."""
-        for path in (*self.folder.glob("attempts/*/checkpoint.safetensors"), *self.folder.glob("song.*")):
+        """Remove what a finished song needs no more: checkpoints, and its sound in another format or in an
+        attempt that died before it could say so."""
+        patterns = ("attempts/*/checkpoint.safetensors", "attempts/*/song.*", "song.*")
+        for path in (path for pattern in patterns for path in self.folder.glob(pattern)):
             if path not in (sound, self.manifest):
                 path.unlink(missing_ok=True)
 

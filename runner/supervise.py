@@ -383,6 +383,7 @@ async def _run(job: Job, folder: SongFolder, attempt: Attempt, request: SongRequ
         processes.reap_adopted(house.own)
     exit_code = process.poll()
     told = read_outcome(attempt)
+    watch = verdict.heard(watch, probes.beat(process.pid, folder.heartbeat, attempt=attempt.number))
     return _judge_end(
         attempt, request, watch, limits, kill, exit_code, told, time.monotonic() - began, survivors
     )
@@ -438,7 +439,7 @@ def _judge_end(
         cause, message = verdict.classify(code, told, watch, limits, probes.oom_kills())
     if survivors:
         message += f"; {len(survivors)} of its processes hang in the kernel: {[who.pid for who in survivors]}"
-    beat = watch.last.beat if watch.last else None
+    beat = watch.beat
     t = told.t if told is not None and told.t is not None else last_t(attempt)
     return Outcome(
         attempt=attempt.number,

@@ -21,6 +21,7 @@ from runner.verdict import (
     Reading,
     Watch,
     classify,
+    heard,
     judge,
     next_attempt,
     observe,
@@ -311,6 +312,13 @@ def test_a_kill_by_the_kernel_for_want_of_memory_is_out_of_memory() -> None:
     assert classify(-9, None, watch, HOUR, oom_kills=4)[0] == "out-of-memory"
     assert classify(-9, None, watch, HOUR, oom_kills=3)[0] == "crash"
     assert classify(-11, None, watch, HOUR, oom_kills=4)[0] == "crash"
+
+
+def test_a_child_that_died_between_two_looks_is_told_by_its_last_beat() -> None:
+    watch = heard(watched(ticks(1, heartbeat=beat(phase="load"))), beat(3, phase="decode"))
+    assert classify(7, None, watch, HOUR) == ("crash", "ended with exit code 7 in phase decode")
+    assert classify(7, None, heard(watch, None), HOUR) == classify(7, None, watch, HOUR)
+    assert heard(Watch(), beat(phase="style")).phase == "style"
 
 
 def test_signals_are_named() -> None:
