@@ -15,7 +15,7 @@ from typing import Any
 
 from runner import manifest, probes, processes
 from runner.errors import ForeignFileError
-from runner.files import read_message, write_message
+from runner.files import make_folder, read_message, write_message
 from runner.messages import FINAL_STATES, Batch, QueuedSong, SongState
 from runner.songfolder import Outputs
 from runner.supervise import House, Job, supervise
@@ -127,6 +127,7 @@ async def _run(
     )
     # The lock is ours, so whatever carries the mark of these outputs was left by a parent that is dead.
     await processes.end_tree(lambda: processes.marked(place), grace_s=0.0)
+    outputs.clean()
     head = Batch(me.pid, me.started, me.boot_id, time.time(), None, workers, [], epoch)
     board = _Board(outputs, head)
     queue = _fill(jobs, outputs, options, board)
@@ -180,7 +181,7 @@ async def _make(queue: deque[Job], outputs: Outputs, house: House, board: _Board
         job = queue.popleft()
         folder = outputs.song(job.song.id)
         try:
-            folder.folder.mkdir(parents=True, exist_ok=True)
+            make_folder(folder.folder)
             ended = await supervise(job, folder, house, board.put, redo_degraded=options.redo_degraded)
         except (FileExistsError, NotADirectoryError) as error:
             words = f"{error.filename or folder.folder}: is no folder; move it away or choose another --out"

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from runner.errors import LockedError, OutputError, RunnerError
-from runner.files import sync_folder
+from runner.files import make_folder, sync_folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +47,6 @@ class Attempt:
     def audio(self, extension: str) -> Path:
         """The finished sound, until the parent gives it its final name."""
         return self.folder / f"song.{extension}"
-
-    def clean(self) -> None:
-        """Remove what a killed child left half-written."""
-        for path in self.folder.glob(".*.tmp"):
-            path.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +95,7 @@ class SongFolder:
         past = self.attempts()
         number = past[-1].number + 1 if past else 1
         attempt = Attempt(self.folder / "attempts" / str(number))
-        attempt.folder.mkdir(parents=True)
+        make_folder(attempt.folder)
         return attempt
 
     def clean(self) -> None:
@@ -139,6 +134,11 @@ class Outputs:
     def batch(self) -> Path:
         return self.folder / "batch.json"
 
+    def clean(self) -> None:
+        """Remove what a killed parent left half-written. For who holds the lock."""
+        for path in self.folder.glob(".batch.json.*.tmp"):
+            path.unlink(missing_ok=True)
+
     def song(self, id: str) -> SongFolder:
         return SongFolder(self.folder / id)
 
@@ -163,7 +163,7 @@ class Outputs:
                 "choose another folder with --out"
             ) from error
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            make_folder(self.folder)
             handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         except OSError as error:
             raise OutputError(

@@ -192,7 +192,8 @@ def _distrust(past: Past) -> None:
 def _finish(job: Job, folder: SongFolder, past: Past) -> QueuedSong | None:
     """Give a made song its name and its manifest; None if the sound has vanished meanwhile.
 
-    May be interrupted anywhere and be called again: the move is one rename, the manifest comes last.
+    May be interrupted anywhere and be called again: the move is one rename, the manifest comes last, and
+    behind it there is nothing left to do.
     """
     assert past.attempt is not None
     assert past.request is not None
@@ -200,9 +201,9 @@ def _finish(job: Job, folder: SongFolder, past: Past) -> QueuedSong | None:
     sound = folder.publish(sound) if sound.exists() else folder.audio(past.request.format)
     if not sound.exists() or manifest.sha256(sound) != past.outcomes[-1].song.get("sha256"):
         return None
-    content = manifest.write(folder, past.request, job.answer, list(past.outcomes), sound)
     folder.failure.unlink(missing_ok=True)
     folder.tidy(sound)
+    content = manifest.write(folder, past.request, job.answer, list(past.outcomes), sound)
     state: SongState = "degraded" if content["degraded"] else "done"
     return QueuedSong(
         folder.id,
@@ -290,7 +291,7 @@ async def _attempt(
     outcome = await _run(job, folder, attempt, request, house)
     if outcome.t is None and request.checkpoint is not None:  # it got no step further
         outcome = replace(outcome, t=past.checkpoint_t)
-    attempt.clean()
+    folder.clean()
     write_message(attempt.outcome, outcome)
     return outcome
 

@@ -13,6 +13,8 @@ Runs in the worker's place: `python child.py REQUEST`. The words:
     cgroup PATH          join the control group of that path
     thrash MIB           take that much memory and touch its pages at random for ever
     touch N MIB          N steps of 0.05 s, each touching MIB of the memory that was eaten
+    tell NAME            send the parent that signal
+    ask                  ask for this song to be stopped
     lie                  end as made, with a sound that has another sum
     phase NAME           a beat of that phase
     mute                 beat not even once (anywhere in the script)
@@ -50,7 +52,7 @@ from pathlib import Path
 from typing import Any
 
 from runner import processes
-from runner.files import read_message, write_message
+from runner.files import read_message, write_bytes, write_message
 from runner.heartbeat import Pulse
 from runner.messages import Cause, Outcome, Phase, SongRequest
 from runner.songfolder import Attempt, SongFolder
@@ -101,7 +103,7 @@ class Child:
     def finish(self, degraded: str | None = None) -> None:
         sound = self.attempt.audio(self.request.format)
         content = f"{self.request.seed} {self.step}".encode()
-        sound.write_bytes(content)
+        write_bytes(sound, content)
         if self.request.density < self.request.steps:
             degraded = f"{self.request.density} steps instead of {self.request.steps}"
         song = {"sha256": hashlib.sha256(content).hexdigest(), "degraded": degraded, "resumed_at": self.step}
@@ -114,9 +116,7 @@ class Child:
         while self.step < total:
             time.sleep(float(seconds))
             self.step += 1
-            temporary = self.attempt.checkpoint.with_suffix(".tmp")
-            temporary.write_text(str(self.step))
-            temporary.replace(self.attempt.checkpoint)
+            write_bytes(self.attempt.checkpoint, str(self.step).encode())
             t = self.step / total
             with self.attempt.steps.open("a") as log:
                 log.write(json.dumps({"step": self.step, "t": t}) + "\n")
@@ -182,6 +182,12 @@ class Child:
             block = random.choice(self.kept)
             for offset in range(0, len(block), 4096):
                 block[offset] ^= 1
+
+    def do_tell(self, name: str) -> None:
+        os.kill(os.getppid(), signal.Signals[name])
+
+    def do_ask(self) -> None:
+        self.folder.stop.touch()
 
     def do_lie(self) -> None:
         """Ends as made, with a sound of another sum."""

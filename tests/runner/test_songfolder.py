@@ -51,11 +51,16 @@ def test_publishing_moves_the_sound_out_of_its_attempt(tmp_path: Path) -> None:
 
 
 def test_cleaning_takes_only_half_written_files(tmp_path: Path) -> None:
-    attempt = SongFolder(tmp_path / "night" / "rain").new_attempt()
+    song = SongFolder(tmp_path / "night" / "rain")
+    attempt = song.new_attempt()
     attempt.log.touch()
     (attempt.folder / ".outcome.json.ab.tmp").touch()
-    attempt.clean()
-    assert list(attempt.folder.iterdir()) == [attempt.log]
+    (song.folder / ".heartbeat.json.ab.tmp").touch()
+    song.clean()
+    assert [path for path in song.folder.rglob("*") if path.is_file()] == [attempt.log]
+    (tmp_path / ".batch.json.1-ab.tmp").touch()
+    Outputs(tmp_path).clean()
+    assert [path.name for path in tmp_path.iterdir()] == ["night"]
 
 
 def test_the_lock_is_held_by_one_process_and_dies_with_it(tmp_path: Path) -> None:
