@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -55,6 +55,15 @@ KINDS: dict[str, dict[str, Any]] = {
         "later": (STEPS, STEPS),
     },
 }
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Bits hold for a number of threads, and passes as small as these only wait for a second one."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 class Killed(Exception):
@@ -139,6 +148,7 @@ def test_latents_that_another_process_goes_on_with(tmp_path: Path) -> None:
 
 def singing(model: Bundle, **changes: Any) -> Run:
     asked = {
+        "lyrics": None,
         "style": "pop song, warm piano",
         "seed": 7,
         "steps": 4,
@@ -177,6 +187,7 @@ def test_an_edit_killed_again_and_again(demo_bundle: Bundle, tmp_path: Path) -> 
 
 def go_on(checkpoint: Path, latents: Path) -> None:
     """The rest of the run that another process began."""
+    torch.set_num_threads(1)
     run = run_of(sampler="midpoint", spans=[(2, 9)])
     np.save(latents, run(resume=load_state(checkpoint)).numpy())
 
