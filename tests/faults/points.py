@@ -12,6 +12,7 @@ import os
 import re
 import signal
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +43,8 @@ class Points:
         sys.addaudithook(self._heard)
 
     def _heard(self, event: str, arguments: tuple[Any, ...]) -> None:
-        if os.getpid() != self.pid:  # between fork and exec
-            return
+        if os.getpid() != self.pid or threading.current_thread().name == "pulse":
+            return  # between fork and exec; or a beat that comes when it comes
         if event == "open" and arguments[2] & WRITES:
             self._step("open", arguments[0])
         elif event == "os.rename":
