@@ -16,7 +16,7 @@ from typing import Any
 from runner import cgroups, machine, manifest, probes, processes
 from runner.admission import DISK_RESERVE, Free, Need, Room, side_by_side
 from runner.errors import ForeignFileError, OutputError
-from runner.files import read_message, write_message
+from runner.files import make_folder, read_message, write_message
 from runner.messages import FINAL_STATES, Batch, QueuedSong, SongState
 from runner.past import shown
 from runner.songfolder import Outputs
@@ -214,7 +214,7 @@ async def _make(queue: deque[Job], outputs: Outputs, house: House, board: _Board
         job = queue.popleft()
         folder = outputs.song(job.song.id)
         try:
-            folder.folder.mkdir(parents=True, exist_ok=True)
+            make_folder(folder.folder)
             ended = await supervise(job, folder, house, board.put, redo_degraded=options.redo_degraded)
             if ended.state == "left":
                 board.put_off = ended.note

@@ -60,6 +60,14 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
+def make_folder(folder: Path) -> None:
+    """Make folder, and what is missing above it, so that what it will hold can survive a power loss."""
+    if not folder.is_dir():
+        make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        sync_folder(folder.parent)
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """The object in path. Raises FileNotFoundError, or ForeignFileError for anything but a JSON object."""
     with path.open("rb") as file:

@@ -24,7 +24,7 @@ def read(pid: int, beat_file: Path, *, attempt: int) -> Reading:
     return Reading(
         mono=time.monotonic(),
         boot=time.clock_gettime(time.CLOCK_BOOTTIME),
-        beat=_beat(pid, beat_file, attempt),
+        beat=beat(pid, beat_file, attempt=attempt),
         cpu_s=cpu_s,
         anon=status.get("RssAnon"),
         rss=status.get("VmRSS"),
@@ -38,10 +38,11 @@ def read(pid: int, beat_file: Path, *, attempt: int) -> Reading:
     )
 
 
-def _beat(pid: int, file: Path, attempt: int) -> Heartbeat | None:
-    beat = heartbeat.read(file)
-    if isinstance(beat, Heartbeat) and beat.attempt == attempt and beat.pid == pid:
-        return beat
+def beat(pid: int, file: Path, *, attempt: int) -> Heartbeat | None:
+    """The newest beat of that child in that attempt."""
+    found = heartbeat.read(file)
+    if isinstance(found, Heartbeat) and found.attempt == attempt and found.pid == pid:
+        return found
     return None
 
 

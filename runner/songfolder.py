@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from runner.errors import LockedError, OutputError, RunnerError
-from runner.files import sync_folder
+from runner.files import make_folder, sync_folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +95,7 @@ class SongFolder:
         past = self.attempts()
         number = past[-1].number + 1 if past else 1
         attempt = Attempt(self.folder / "attempts" / str(number))
-        attempt.folder.mkdir(parents=True)
+        make_folder(attempt.folder)
         return attempt
 
     def clean(self) -> None:
@@ -104,8 +104,10 @@ class SongFolder:
             path.unlink(missing_ok=True)
 
     def tidy(self, sound: Path) -> None:
-        """Remove what a finished song needs no more: checkpoints, and its sound in another format."""
-        for path in (*self.folder.glob("attempts/*/checkpoint.safetensors"), *self.folder.glob("song.*")):
+        """Remove what a finished song needs no more: checkpoints, and its sound in another format or in an
+        attempt that died before it could say so."""
+        patterns = ("attempts/*/checkpoint.safetensors", "attempts/*/song.*", "song.*")
+        for path in (path for pattern in patterns for path in self.folder.glob(pattern)):
             if path not in (sound, self.manifest):
                 path.unlink(missing_ok=True)
 
@@ -133,7 +135,7 @@ class Outputs:
         return self.folder / "batch.json"
 
     def clean(self) -> None:
-        """Remove what a killed parent left half-written."""
+        """Remove what a killed parent left half-written. For who holds the lock."""
         for path in self.folder.glob(f".{self.batch.name}.*.tmp"):
             path.unlink(missing_ok=True)
 
@@ -161,7 +163,7 @@ class Outputs:
                 "choose another folder with --out"
             ) from error
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            make_folder(self.folder)
             handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         except OSError as error:
             raise OutputError(

@@ -200,7 +200,8 @@ def _distrust(past: Past) -> None:
 def _finish(job: Job, folder: SongFolder, past: Past, house: House) -> QueuedSong | None:
     """Give a made song its name and its manifest; None if the sound has vanished meanwhile.
 
-    May be interrupted anywhere and be called again: the move is one rename, the manifest comes last.
+    May be interrupted anywhere and be called again: the move is one rename, the manifest comes last, and
+    behind it there is nothing left to do.
     """
     assert past.attempt is not None
     assert past.request is not None
@@ -208,9 +209,9 @@ def _finish(job: Job, folder: SongFolder, past: Past, house: House) -> QueuedSon
     sound = folder.publish(sound) if sound.exists() else folder.audio(past.request.format)
     if not sound.exists() or manifest.sha256(sound) != past.outcomes[-1].song.get("sha256"):
         return None
-    content = manifest.write(folder, past.request, job.answer, list(past.outcomes), sound)
     folder.failure.unlink(missing_ok=True)
     folder.tidy(sound)
+    content = manifest.write(folder, past.request, job.answer, list(past.outcomes), sound)
     told = shown_by(content)
     if told is not None:
         house.shown.append(told)
@@ -445,6 +446,7 @@ async def _run(job: Job, folder: SongFolder, attempt: Attempt, request: SongRequ
             group.remove()
     exit_code = process.poll()
     told = read_outcome(attempt)
+    watch = verdict.heard(watch, probes.beat(process.pid, folder.heartbeat, attempt=attempt.number))
     return _judge_end(
         attempt, request, watch, limits, kill, exit_code, told, time.monotonic() - began, survivors, held
     )
@@ -515,7 +517,7 @@ def _judge_end(
         cause, message = verdict.classify(code, told, watch, limits, probes.oom_kills(), held)
     if survivors:
         message += f"; {len(survivors)} of its processes hang in the kernel: {[who.pid for who in survivors]}"
-    beat = watch.last.beat if watch.last else None
+    beat = watch.beat
     t = told.t if told is not None and told.t is not None else last_t(attempt)
     return Outcome(
         attempt=attempt.number,

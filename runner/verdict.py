@@ -137,6 +137,7 @@ class Watch:
     slept_s: float = 0.0
     progress_s: float = 0.0  # charged time of the newest progress
     progress_cpu_s: float | None = None
+    beat: Heartbeat | None = None  # the newest that could be read
     marker: _Marker | None = None
     best_step_s: float | None = None
     peak_rss: int = 0
@@ -182,6 +183,7 @@ def observe(watch: Watch, reading: Reading) -> Watch:
         slept_s=watch.slept_s + (lost if lost > LATE_TICK_S else 0.0),
         progress_s=now if fresh else watch.progress_s,
         progress_cpu_s=reading.cpu_s if fresh else watch.progress_cpu_s,
+        beat=reading.beat or watch.beat,
         marker=marker if moved else watch.marker,
         best_step_s=_best_step(watch.best_step_s, reading.beat),
         peak_rss=max(watch.peak_rss, reading.rss or 0),
@@ -190,6 +192,11 @@ def observe(watch: Watch, reading: Reading) -> Watch:
         oom_kills=reading.oom_kills if last is None else watch.oom_kills,
         samples=(*(s for s in watch.samples if s[0] >= now - WINDOW_S), (now, reading)),
     )
+
+
+def heard(watch: Watch, beat: Heartbeat | None) -> Watch:
+    """The watch of a child that has ended, with its last beat: one that dies at once was never looked at."""
+    return watch if beat is None else replace(watch, beat=beat, marker=_marker(beat))
 
 
 def _waited_for_memory(first: Reading, last: Reading) -> bool:

@@ -2,11 +2,30 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+
+def is_night(config: pytest.Config) -> bool:
+    return "nightly" in config.getoption("markexpr") or os.environ.get("NIGHTLY") == "1"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if is_night(config):
+        return
+    for item in items:
+        if item.get_closest_marker("nightly"):
+            item.add_marker(pytest.mark.skip(reason="nightly: run with -m nightly"))
+
+
+@pytest.fixture(params=[False, pytest.param(True, marks=pytest.mark.nightly)], ids=["", "all"])
+def night(request: pytest.FixtureRequest) -> bool:
+    """For tests that take a choice of cases by day, and all of them at night."""
+    return bool(request.param)
 
 
 @pytest.fixture

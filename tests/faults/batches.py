@@ -104,6 +104,16 @@ def survivors(outputs: Outputs) -> list[int]:
     return sorted(marked | writers(outputs))
 
 
+def known(outputs: Outputs) -> list[processes.Identity]:
+    """Every process that the naughty children of these outputs have told of."""
+    told = (line.split() for log in outputs.folder.rglob("worker.log") for line in lines(log))
+    return [processes.Identity(int(pid), int(started), processes.boot_id()) for _, pid, started in told]
+
+
+def lines(log: Path) -> list[str]:
+    return [line for line in log.read_text(errors="replace").splitlines() if line.startswith("process ")]
+
+
 def writers(outputs: Outputs) -> set[int]:
     """Processes that have a file of these outputs open."""
     found = set()
@@ -128,7 +138,8 @@ class Parent:
     """A batch in a process of its own, so that it can be killed."""
 
     def __init__(self, tmp_path: Path, jobs: list[Job], *, group: Path | None = None, **options: Any) -> None:
-        """options: of batch.Options and of the house; worker: the file of another child than CHILD.
+        """options: of batch.Options and of the house; worker: the command of another child than CHILD;
+        patience_s: without a beat, by phase.
 
         group: cgroup.procs of the control group in which it is started.
         """

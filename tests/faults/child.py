@@ -7,43 +7,71 @@ Runs in the worker's place: `python child.py REQUEST`. The words:
     spin                 compute for ever without progress
     ignore-term          ignore SIGTERM from here on
     fork / setsid / daemon   start a process that sleeps for ever: in the group, in its own session,
-                         or doubly forked with an empty environment
+                         or doubly forked with an empty environment; each keeps the log open
+    hold                 as daemon, with both ends of a pipe open besides
     eat MIB              take that much private memory and keep it
     breed MIB            start a process that takes that much; end with code 1 if it is killed
     map MIB              map a file of that size and read all of it, three times
     cgroup PATH          join the control group of that path
     thrash MIB           take that much memory and touch its pages at random for ever
     touch N MIB          N steps of 0.05 s, each touching MIB of the memory that was eaten
+    tell NAME            send the parent that signal
+    ask                  ask for this song to be stopped
     lie                  end as made, with a sound that has another sum
-    garbage              write bytes that are no beat over the heartbeat
+    phase NAME           a beat of that phase
+    mute                 beat not even once (anywhere in the script)
+    garbage KIND         put what is no beat of this attempt (see GARBAGE) over the heartbeat; beat no more
     no-beat              from here on beat no more
+    half NAME            write half of that file under its own name: sound, outcome, checkpoint, or the song's
+                         final-sound, manifest
+    fill [FILE]          write until the disk or its own limit of 1 MiB is full, then end as the worker does;
+                         a FILE stays
+    flood MIB            write so much to the log
+    made                 write sound and outcome of a finished song, and go on with the script
     silent               leave no outcome
     signal NAME          die of it
     exit N               end with that code at once
     fail CAUSE           end with an outcome of that cause
     only K               the rest of the script is for the first K attempts; later ones finish at once
-Without an end in the script the song is made: a few bytes with the name of a wav.
+Without an end in the script the song is made: a few bytes with the name of a wav. The log has a line
+`process PID STARTED` of every process that there was.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import mmap
 import os
 import random
+import resource
 import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
-from runner.files import read_message, write_message
+from runner import processes
+from runner.files import read_message, write_bytes, write_message
 from runner.heartbeat import Pulse
-from runner.messages import Cause, Outcome, SongRequest
+from runner.messages import Cause, Outcome, Phase, SongRequest
 from runner.songfolder import Attempt, SongFolder
 
-SLEEPER = [sys.executable, "-c", "import time; time.sleep(3600)"]
+SLEEPER = ["sleep", "3600"]
+FULL = {errno.ENOSPC, errno.EFBIG}
+# What a defect, a power loss or another program may leave where a beat should be; changes of a good one.
+GARBAGE: dict[str, bytes | dict[str, Any]] = {
+    "torn": b'{"schema": 1, "seq": \xff\xfe',
+    "empty": b"",
+    "newer": {"schema": 99},
+    "untyped": {"step": "three"},
+    "stranger": {"song": "night/another", "attempt": 1, "pid": 1, "phase": "write", "step": 10**6},
+    "infinite": {"t": float("inf"), "eta_s": float("nan"), "progress_mono": float("inf")},
+    "beyond": {"step": 10**400, "progress_mono": 10**400},
+}
 
 
 class Child:
@@ -51,13 +79,15 @@ class Child:
         self.request = read_message(paper, SongRequest)
         self.attempt, self.folder = Attempt(paper.parent), SongFolder(paper.parents[2])
         r = self.request
-        self.pulse: Pulse | None = Pulse(
-            self.folder.heartbeat, song=r.song, attempt=r.attempt, density=r.density
-        )
+        self.pulse: Pulse | None = None
+        if "mute" not in (r.lyrics or "").split():
+            self.pulse = Pulse(self.folder.heartbeat, song=r.song, attempt=r.attempt, density=r.density)
+        known(os.getpid())
         self.kept: list[bytearray] = []
         self.step = 0
         if r.checkpoint is not None:
-            self.step = int(Path(r.checkpoint).read_text())
+            with suppress(ValueError):  # half a checkpoint costs its steps, as with the worker
+                self.step = int(Path(r.checkpoint).read_text())
 
     def play(self) -> None:
         if self.request.mode == "estimate":
@@ -76,7 +106,7 @@ class Child:
     def finish(self, degraded: str | None = None) -> None:
         sound = self.attempt.audio(self.request.format)
         content = f"{self.request.seed} {self.step}".encode()
-        sound.write_bytes(content)
+        write_bytes(sound, content)
         if self.request.density < self.request.steps:
             degraded = f"{self.request.density} steps instead of {self.request.steps}"
         song = {
@@ -95,9 +125,7 @@ class Child:
         while self.step < total:
             time.sleep(float(seconds))
             self.step += 1
-            temporary = self.attempt.checkpoint.with_name(".checkpoint.tmp")
-            temporary.write_text(str(self.step))
-            temporary.replace(self.attempt.checkpoint)
+            write_bytes(self.attempt.checkpoint, str(self.step).encode())
             t = self.step / total
             with self.attempt.steps.open("a") as log:
                 log.write(json.dumps({"step": self.step, "t": t}) + "\n")
@@ -119,14 +147,26 @@ class Child:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
     def do_fork(self) -> None:
-        subprocess.Popen(SLEEPER)
+        known(subprocess.Popen(SLEEPER).pid)
 
     def do_setsid(self) -> None:
-        subprocess.Popen(SLEEPER, start_new_session=True)
+        known(subprocess.Popen(SLEEPER, start_new_session=True).pid)
 
     def do_daemon(self) -> None:
-        code = f"import subprocess; subprocess.Popen({SLEEPER!r}, start_new_session=True, env={{}})"
-        subprocess.run([sys.executable, "-c", code], check=True)
+        between = os.fork()
+        if between == 0:
+            known(subprocess.Popen(SLEEPER, start_new_session=True, env={}).pid)
+            os._exit(0)
+        os.waitpid(between, 0)
+
+    def do_hold(self) -> None:
+        for end in os.pipe():
+            os.set_inheritable(end, True)
+        between = os.fork()
+        if between == 0:
+            known(subprocess.Popen(SLEEPER, start_new_session=True, env={}, close_fds=False).pid)
+            os._exit(0)
+        os.waitpid(between, 0)
 
     def do_eat(self, mib: str) -> None:
         for _ in range(int(mib)):
@@ -166,15 +206,75 @@ class Child:
             for offset in range(0, len(block), 4096):
                 block[offset] ^= 1
 
+    def do_tell(self, name: str) -> None:
+        os.kill(os.getppid(), signal.Signals[name])
+
+    def do_ask(self) -> None:
+        self.folder.stop.touch()
+
     def do_lie(self) -> None:
         """Ends as made, with a sound of another sum."""
         self.finish()
         self.attempt.audio(self.request.format).write_bytes(b"something else")
         os._exit(0)
 
-    def do_garbage(self) -> None:
+    def do_phase(self, name: Phase) -> None:
+        if self.pulse is not None:
+            self.pulse.progress(phase=name)
+
+    def do_mute(self) -> None:
+        """Done by not beating at the start."""
+
+    def do_garbage(self, kind: str = "torn") -> None:
         self.pulse = None
-        self.folder.heartbeat.write_bytes(b'{"schema": 1, "seq": \xff\xfe')
+        beat = self.folder.heartbeat
+        if kind == "huge":
+            with beat.open("wb") as file:
+                file.truncate(65 << 20)
+            return
+        content = GARBAGE[kind]
+        if isinstance(content, dict):
+            good = json.loads(beat.read_bytes()) if beat.exists() else {"schema": 1}
+            content = json.dumps(good | content).encode()
+        beat.write_bytes(content)
+
+    def do_half(self, name: str) -> None:
+        whole = {
+            "sound": (self.attempt.audio("wav"), "seed and"),
+            "outcome": (self.attempt.outcome, '{"schema": 1, "attempt": 1, "cause": null, "mess'),
+            "checkpoint": (self.attempt.checkpoint, "\x00\x01"),
+            "final-sound": (self.folder.audio("wav"), "seed and"),
+            "manifest": (self.folder.manifest, '{"schema": 1, "state": "done", "file'),
+        }
+        path, content = whole[name]
+        path.write_text(content)
+
+    def do_fill(self, file: str = "") -> None:
+        _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, hard))
+        temporary = Path(file) if file else self.attempt.folder / ".song.wav.half.tmp"
+        try:
+            with temporary.open("wb", buffering=0) as sink:
+                while True:
+                    sink.write(bytes(1 << 16))
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+            print(error, flush=True)
+        if not self.attempt.outcome.exists():
+            if not file:
+                temporary.unlink()
+            words = os.strerror(errno.ENOSPC)
+            write_message(self.attempt.outcome, Outcome(self.request.attempt, "no-disk", words))
+        os._exit(5)
+
+    def do_flood(self, mib: str) -> None:
+        line = b"no end of words\n" * 4096
+        for _ in range(int(mib) << 4):
+            os.write(1, line)
+
+    def do_made(self) -> None:
+        self.finish()
 
     def do_no_beat(self) -> None:
         self.pulse = None
@@ -183,7 +283,10 @@ class Child:
         os._exit(0)
 
     def do_signal(self, name: str) -> None:
-        os.kill(os.getpid(), signal.Signals[name])
+        number = int(name) if name.isdecimal() else signal.Signals[name]
+        with suppress(OSError):  # SIGKILL; Python itself ignores SIGPIPE and SIGXFSZ
+            signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
         time.sleep(10)
 
     def do_exit(self, code: str) -> None:
@@ -192,6 +295,11 @@ class Child:
     def do_fail(self, cause: Cause) -> None:
         write_message(self.attempt.outcome, Outcome(self.request.attempt, cause, f"failed by {cause}"))
         os._exit(1)
+
+
+def known(pid: int) -> None:
+    who = processes.identity(pid)
+    print(f"process {pid} {who.started if who else 0}", flush=True)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from runner.verdict import (
     Watch,
     classify,
     floor,
+    heard,
     judge,
     next_attempt,
     observe,
@@ -368,6 +369,13 @@ def test_a_control_group_tells_exactly_whether_the_kernel_killed_for_memory(
     cause, message = classify(exit_code, outcome, watch, HOUR, oom_kills=4, held=held)
     assert message.startswith(expected)
     assert (cause == "out-of-memory") == expected.startswith("out of memory")
+
+
+def test_a_child_that_died_between_two_looks_is_told_by_its_last_beat() -> None:
+    watch = heard(watched(ticks(1, heartbeat=beat(phase="load"))), beat(3, phase="decode"))
+    assert classify(7, None, watch, HOUR) == ("crash", "ended with exit code 7 in phase decode")
+    assert classify(7, None, heard(watch, None), HOUR) == classify(7, None, watch, HOUR)
+    assert heard(Watch(), beat(phase="style")).phase == "style"
 
 
 def test_signals_are_named() -> None:
