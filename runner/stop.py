@@ -57,7 +57,7 @@ def _stop_song(outputs: Outputs, song: str, patience_s: float) -> str:
         raise RunnerError(f"{id}: does not run ({row.state}); `runner status` shows what does")
     path = outputs.song(id).stop
     try:
-        path.touch()
+        path.open("ab").close()
     except OSError as error:
         raise RunnerError(f"cannot ask for it: {error.strerror}: {path}") from error
     _say(f"asked {id} to stop; waiting until it has saved its state")

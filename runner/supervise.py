@@ -391,7 +391,7 @@ async def _run(job: Job, folder: SongFolder, attempt: Attempt, request: SongRequ
 def _asked_to_stop(folder: SongFolder, house: House) -> Kill | None:
     if house.stopping.is_set():
         return Kill("interrupted", "stopped with its batch; goes on with the same command")
-    if folder.stop.exists():
+    if folder.stop.is_file():
         folder.stop.unlink(missing_ok=True)
         return Kill("interrupted", "stopped by `runner stop`; goes on with the same command")
     return None

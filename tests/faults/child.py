@@ -16,6 +16,9 @@ Runs in the worker's place: `python child.py REQUEST`. The words:
     garbage              write bytes that are no beat over the heartbeat
     no-beat              from here on beat no more
     silent               leave no outcome
+    wait PATH            write nothing until there is a file of that path
+    slow-disk SECONDS    from here on every fsync takes so much longer
+    clock-back           the clock on the wall is a day late from here on
     signal NAME          die of it
     exit N               end with that code at once
     fail CAUSE           end with an outcome of that cause
@@ -35,12 +38,23 @@ import sys
 import time
 from pathlib import Path
 
-from runner.files import read_message, write_message
+from runner.files import read_message, write_bytes, write_message
 from runner.heartbeat import Pulse
 from runner.messages import Cause, Outcome, SongRequest
 from runner.songfolder import Attempt, SongFolder
 
 SLEEPER = [sys.executable, "-c", "import time; time.sleep(3600)"]
+
+
+def slow_fsync(seconds: float) -> None:
+    """Every fsync of this process takes so much longer, as on a disk that is busy or far away."""
+    fsync = os.fsync
+
+    def slow(handle: int) -> None:
+        time.sleep(seconds)
+        fsync(handle)
+
+    os.fsync = slow  # type: ignore[assignment]
 
 
 class Child:
@@ -86,9 +100,7 @@ class Child:
         while self.step < total:
             time.sleep(float(seconds))
             self.step += 1
-            temporary = self.attempt.checkpoint.with_suffix(".tmp")
-            temporary.write_text(str(self.step))
-            temporary.replace(self.attempt.checkpoint)
+            write_bytes(self.attempt.checkpoint, str(self.step).encode(), durable=False)
             t = self.step / total
             with self.attempt.steps.open("a") as log:
                 log.write(json.dumps({"step": self.step, "t": t}) + "\n")
@@ -158,6 +170,17 @@ class Child:
 
     def do_silent(self) -> None:
         os._exit(0)
+
+    def do_wait(self, path: str) -> None:
+        while not Path(path).exists():
+            time.sleep(0.02)
+
+    def do_slow_disk(self, seconds: str) -> None:
+        slow_fsync(float(seconds))
+
+    def do_clock_back(self) -> None:
+        now = time.time
+        time.time = lambda: now() - 86_400.0
 
     def do_signal(self, name: str) -> None:
         os.kill(os.getpid(), signal.Signals[name])
