@@ -149,6 +149,11 @@ class Outputs:
     def batch(self) -> Path:
         return self.folder / "batch.json"
 
+    @property
+    def lock(self) -> Path:
+        """Open, and locked, in the parent of the batch that runs here."""
+        return self.folder / ".lock"
+
     def song(self, id: str) -> SongFolder:
         return SongFolder(self.folder / id)
 
@@ -165,7 +170,7 @@ class Outputs:
         Yields a question: is it still held? Not once the folder, or its lock, was removed or moved away.
         Raises LockedError if another batch holds it, OutputError if the folder cannot be written.
         """
-        path = self.folder / ".lock"
+        path = self.lock
         try:
             str(self.folder.resolve()).encode()
         except UnicodeEncodeError as error:
@@ -197,6 +202,12 @@ class Outputs:
             yield lambda: _lies_at(handle, path)
         finally:
             os.close(handle)
+
+
+def is_id(text: str) -> bool:
+    """Is it "<job>/<name>", and so a folder of the outputs and none above or elsewhere?"""
+    parts = text.split("/")
+    return len(parts) == 2 and not {"", ".", ".."} & set(parts) and "\0" not in text
 
 
 def _lies_at(handle: int, path: Path) -> bool:

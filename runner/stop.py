@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 
+from runner import processes
 from runner.errors import RunnerError
 from runner.songfolder import Outputs, find
 from runner.status import Row, Survey, look
@@ -85,6 +86,11 @@ def _running_batch(outputs: Outputs) -> Survey:
     if not now.parent_alive:
         how = "has ended" if now.batch.finished_wall is not None else "is dead; the same command goes on"
         raise RunnerError(f"{outputs.folder}: nothing to stop: the last batch (pid {now.batch.pid}) {how}")
+    if not processes.has_open(now.batch.pid, outputs.lock):
+        raise RunnerError(
+            f"{outputs.folder}: nothing to stop: the batch that it tells of (pid {now.batch.pid}) has "
+            "another folder; is this one a copy?"
+        )
     return now
 
 
