@@ -39,8 +39,8 @@ audit: setup
 	@command -v pip-audit >/dev/null || { echo 'audit: no pip-audit here, so nothing was audited;' \
 		'install it (pipx install pip-audit), then run make audit again'; exit 1; }
 	@set -e; for lock in requirements.lock requirements-mulan.lock; do \
-		pip-audit --require-hashes --disable-pip --requirement $$lock || { \
-		echo "audit: $$lock: see above: packages with known faults, or no way to the database"; exit 1; }; done
+		pip-audit --strict --require-hashes --disable-pip --requirement $$lock || { \
+		echo "audit: $$lock: see above: packages with known faults, or that nobody could be asked about"; exit 1; }; done
 
 bench: setup
 	@set -e; for name in cli_start parent_cost first_step freeze_to_kill beat_cost batch_overhead; do \

@@ -1,4 +1,4 @@
-"""As SECURITY.md has it: no shell, no code out of data, no secrets in children, no files that others write."""
+"""As SECURITY.md has it: no shell, no code out of data, children without secrets, files of one's own."""
 
 from __future__ import annotations
 
