@@ -1,7 +1,8 @@
 # make setup   a virtual environment in .venv with everything at the locked versions; quick when current
 # make demo    setup, then every song of jobs/
 # make test    setup, then all tests
-# make check   setup, then format, lint and types
+# make check   setup, then format, lint, types and what bandit knows to be unsafe
+# make audit   known faults of the locked packages, from a database on the network (needs pip-audit)
 # make bench   setup, then every figure of benchmarks/ (minutes; on an otherwise quiet machine)
 # make lock    requirements*.lock anew from pyproject.toml (needs uv; UPGRADE=1 takes newer versions)
 # make clean   remove .venv and caches, keep outputs/
@@ -11,8 +12,9 @@
 # make setup TORCH_INDEX=URL                 torch from another index, such as PyTorch's own for CPU only
 
 PY := .venv/bin/python
+CODE := runner diffrhythm training benchmarks
 
-.PHONY: help setup demo test check bench lock clean
+.PHONY: help setup demo test check audit bench lock clean
 
 help:
 	@sed -n 's/^# \{0,1\}//p' Makefile
@@ -30,6 +32,15 @@ check: setup
 	$(PY) -m ruff format --check .
 	$(PY) -m ruff check .
 	$(PY) -m mypy
+	$(PY) -m bandit --quiet --recursive --configfile pyproject.toml $(CODE)
+
+# Not part of check: it asks a database on the network, which may be out of reach.
+audit: setup
+	@command -v pip-audit >/dev/null || { echo 'audit: no pip-audit here, so nothing was audited;' \
+		'install it (pipx install pip-audit), then run make audit again'; exit 1; }
+	@set -e; for lock in requirements.lock requirements-mulan.lock; do \
+		pip-audit --strict --require-hashes --disable-pip --requirement $$lock || { \
+		echo "audit: $$lock: see above: packages with known faults, or that nobody could be asked about"; exit 1; }; done
 
 bench: setup
 	@set -e; for name in cli_start parent_cost first_step freeze_to_kill beat_cost batch_overhead; do \

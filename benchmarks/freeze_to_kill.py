@@ -68,7 +68,7 @@ async def pid_at_work(folder: SongFolder) -> int:
     while True:
         beat = heartbeat.read(folder.heartbeat)
         if isinstance(beat, Heartbeat) and beat.step >= 10:
-            await asyncio.sleep(random.uniform(0, 2 * TICK_S))
+            await asyncio.sleep(random.uniform(0, 2 * TICK_S))  # a moment, no secret  # nosec B311
             return beat.pid
         await asyncio.sleep(STEP_S)
 

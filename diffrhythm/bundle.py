@@ -303,6 +303,7 @@ def describe(folder: Path) -> About:
     if not path.is_file():
         names = ", ".join(("demo", *MODELS))
         raise BundleError(f"no model bundle: {folder}; give the folder of a {ABOUT}, or one of {names}")
+    _check_inside(path)
     if path.stat().st_size > _MAX_ABOUT_BYTES:
         raise BundleError(f"{path.stat().st_size} bytes are no description: {path}; get the bundle again")
     try:
@@ -329,10 +330,20 @@ def _check_sizes(folder: Path, about: About) -> None:
         path = folder / name
         if not path.is_file():
             raise BundleError(f"missing file of the model: {path}; get the bundle again")
+        _check_inside(path)
         if path.stat().st_size != entry.bytes:
             raise BundleError(
                 f"{path.stat().st_size} bytes where {entry.bytes} belong: {path}; get the bundle again"
             )
+
+
+def _check_inside(path: Path) -> None:
+    """Raises BundleError for a link that leads out of its bundle: others' bundles name no files of ours.
+
+    The demo is ours, and some installers make packages of links.
+    """
+    if path.parent != DEMO and not path.resolve().is_relative_to(path.parent.resolve()):
+        raise BundleError(f"a link out of the bundle: {path}; put the file itself there")
 
 
 def _first_fault(error: ValidationError) -> str:

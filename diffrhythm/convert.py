@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import pickle
+import pickle  # for the name of its error alone  # nosec B403
 import re
 import warnings
 import zipfile

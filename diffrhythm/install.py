@@ -161,6 +161,8 @@ def check_disk(folder: Path, needed: int) -> None:
 
 
 def _local(path: Path, report: Report) -> Source:
+    if path.exists() and not path.is_file():  # a pipe or a device might never end
+        raise BundleError(f"not a file: {path}; check the path")
     try:
         origin = Origin(
             file=path.name,

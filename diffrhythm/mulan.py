@@ -13,7 +13,7 @@ from __future__ import annotations
 import gc
 import hashlib
 import json
-import pickle
+import pickle  # for the name of its error alone  # nosec B403
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -234,7 +234,7 @@ def _tokenizer(paths: Paths) -> Any:
     try:
         return PreTrainedTokenizerFast(
             tokenizer_file=str(paths[TOKENIZER]),
-            pad_token="<pad>",
+            pad_token="<pad>",  # a token of text  # nosec B106
             model_input_names=["input_ids", "attention_mask"],
         )
     except Exception as error:  # the tokenizers library raises bare Exception

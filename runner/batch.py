@@ -11,14 +11,14 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
-from runner import cgroups, machine, manifest, probes, processes
+from runner import cgroups, machine, manifest, past, probes, processes
 from runner.admission import DISK_RESERVE, Free, Need, Room, side_by_side
 from runner.errors import ForeignFileError, OutputError
-from runner.files import make_folder, read_message, write_message
+from runner.files import read_message, write_message
 from runner.messages import FINAL_STATES, Batch, QueuedSong, SongState
-from runner.past import shown
 from runner.songfolder import Outputs
 from runner.supervise import House, Job, need_of, supervise
 from runner.words import size
@@ -44,12 +44,14 @@ class Options:
 
 @dataclass(slots=True)
 class _Board:
-    """How every song of this batch stands; each change goes to batch.json. problem: with that file. put_off:
-    why a song was, if one was.
+    """How every song of this batch stands; each change goes to batch.json.
+
+    held: are the outputs ours? problem: with batch.json. put_off: why a song was, if one was.
     """
 
     outputs: Outputs
     head: Batch
+    held: Callable[[], bool]
     songs: dict[str, QueuedSong] = field(default_factory=dict)
     problem: str = ""
     put_off: str = ""
@@ -60,6 +62,8 @@ class _Board:
 
     def write(self, *, finished: float | None = None) -> None:
         """A full disk must not end the batch: a running song may finish, the next change tries again."""
+        if not self.held():
+            return  # what lies here now is somebody else's
         try:
             write_message(
                 self.outputs.batch,
@@ -103,14 +107,24 @@ def run(
 ) -> Ended:
     """Make all songs of jobs that are not made yet. show() is called about once a second.
 
-    Raises LockedError or OutputError before anything is started.
+    Raises LockedError or OutputError before anything is started, OutputError also when the outputs were
+    removed or moved away meanwhile: then no child lives any more.
     """
-    with outputs.locked():
-        return asyncio.run(_run(jobs, outputs, options, show, house))
+    with outputs.locked() as held:
+        if past.is_newer(outputs.batch):
+            raise OutputError(
+                f"{outputs.batch}: written by a newer version; use that one, or choose another --out"
+            )
+        return asyncio.run(_run(jobs, outputs, options, show, house, held))
 
 
 async def _run(
-    jobs: Sequence[Job], outputs: Outputs, options: Options, show: Callable[[], None], house: House | None
+    jobs: Sequence[Job],
+    outputs: Outputs,
+    options: Options,
+    show: Callable[[], None],
+    house: House | None,
+    held: Callable[[], bool],
 ) -> Ended:
     me = processes.identity(os.getpid())
     assert me is not None
@@ -128,7 +142,7 @@ async def _run(
     outputs.clean()
     epoch = _epoch(outputs) if options.force else 0.0
     songs, to_make = _sorted_out(jobs, outputs, options, epoch)
-    seen, free = shown(outputs), house.free(outputs.folder)
+    seen, free = past.shown(outputs), house.free(outputs.folder)
     needs = [need_of(job, job.plan, seen) for job in to_make]
     _refuse_full_disk(needs, free, outputs)
     workers = options.workers or default_workers(needs, free, cores=processes.usable_cores())
@@ -141,16 +155,21 @@ async def _run(
         shown=seen,
     )
     head = Batch(me.pid, me.started, me.boot_id, time.time(), None, workers, [], epoch)
-    board = _Board(outputs, head, songs)
+    board = _Board(outputs, head, held, songs)
     board.write()
     queue = deque(_with_threads(to_make, workers))
     with _signals(house) as received, cgroups.held(site, house.memory_for_songs) as group:
         house = replace(house, songs=group)
         makers = [asyncio.create_task(_make(queue, outputs, house, board, options)) for _ in range(workers)]
         try:
-            await _watch(makers, show)
+            await _watch(makers, house, board, show)
         finally:
             await _end_strays(house)
+    if not held():
+        raise OutputError(
+            f"{outputs.folder}: was removed or moved away, so this batch has ended; the same command begins "
+            "anew, and goes on with --out where the folder lies now"
+        )
     _close(board)
     problem = board.problem or board.put_off
     return Ended(tuple(board.songs.values()), received[0] if received else None, problem)
@@ -164,6 +183,10 @@ def _sorted_out(
     to_make = []
     for job in jobs:
         id = job.song.id
+        if newer := past.newer_file(outputs.song(id)):
+            words = f"{newer}: written by a newer version; use that one, or choose another --out"
+            songs[id] = QueuedSong(id, "failed", note=words)
+            continue
         done = manifest.finished(outputs.song(id), job.fingerprint)
         if done is not None and _will_do(done, options, epoch):
             file = str(outputs.song(id).folder / done["file"])
@@ -210,24 +233,32 @@ def _will_do(done: dict[str, Any], options: Options, epoch: float) -> bool:
 
 async def _make(queue: deque[Job], outputs: Outputs, house: House, board: _Board, options: Options) -> None:
     """Take songs from the queue until it is empty or the batch is to end."""
-    while queue and not house.stopping.is_set():
+    while queue and board.held() and not house.stopping.is_set():
         job = queue.popleft()
         folder = outputs.song(job.song.id)
         try:
-            make_folder(folder.folder)
+            folder.prepare()
             ended = await supervise(job, folder, house, board.put, redo_degraded=options.redo_degraded)
             if ended.state == "left":
                 board.put_off = ended.note
-        except (FileExistsError, NotADirectoryError) as error:
-            words = f"{error.filename or folder.folder}: is no folder; move it away or choose another --out"
-            ended = QueuedSong(job.song.id, "failed", note=words)
+        except OutputError as error:
+            ended = QueuedSong(job.song.id, "failed", note=str(error))
         except OSError as error:
-            place = error.filename or folder.folder
-            words = f"{error.strerror or error}: {place}; make room or choose another --out"
-            ended = QueuedSong(job.song.id, "failed", note=words)
+            ended = QueuedSong(job.song.id, "failed", note=_in_words(error, folder.folder))
         except Exception as error:  # noqa: BLE001 — a defect of ours costs this song, not the night
             ended = QueuedSong(job.song.id, "failed", note=_log_defect(outputs, error))
         board.put(ended)
+
+
+def _in_words(error: OSError, folder: Path) -> str:
+    place = error.filename2 or error.filename or folder
+    if isinstance(error, FileExistsError | NotADirectoryError):
+        return f"{place}: is no folder; move it away or choose another --out"
+    if isinstance(error, IsADirectoryError):
+        return f"{place}: is a folder where a file belongs; move it away"
+    if isinstance(error, FileNotFoundError):
+        return f"{place}: was removed or moved while the song was made; run the same command again"
+    return f"{error.strerror or error}: {place}; make room or choose another --out"
 
 
 def _log_defect(outputs: Outputs, error: Exception) -> str:
@@ -236,10 +267,14 @@ def _log_defect(outputs: Outputs, error: Exception) -> str:
     return f"a defect of the runner ({type(error).__name__}: {error}): {outputs.log}: please report it"
 
 
-async def _watch(makers: Sequence[asyncio.Task[None]], show: Callable[[], None]) -> None:
-    """Show how the batch stands until all makers have ended."""
+async def _watch(
+    makers: Sequence[asyncio.Task[None]], house: House, board: _Board, show: Callable[[], None]
+) -> None:
+    """Show how the batch stands until all makers have ended; end it where the outputs are no longer ours."""
     try:
         while True:
+            if not board.held():
+                house.stopping.set()
             show()
             finished, running = await asyncio.wait(makers, timeout=VIEW_EVERY_S)
             for task in finished:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from collections.abc import Mapping
@@ -394,6 +395,7 @@ def _warn(song: Song, warnings: list[str]) -> None:
 
 def main() -> None:
     """The console script. An error of ours is one line (or one a problem) on stderr and its exit code."""
+    os.umask(os.umask(0) | 0o022)  # whatever it was: what we write, only its owner writes again
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, _end)

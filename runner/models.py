@@ -87,7 +87,7 @@ def ask(question: Question, *, worker: Sequence[str] = WORKER) -> Answer:
     with tempfile.TemporaryDirectory(prefix="runner-models-") as name:
         paper = Path(name, "models.json")
         write(paper, question)
-        code = _run([*worker, str(paper)])
+        code = _run([*worker, str(paper)], env=_env(question))
         if code != 0:
             raise ModelError(f"the worker ended with exit code {code} and no answer; what it said is above")
         return read(paper, Answer)
@@ -105,7 +105,7 @@ def ask_long(question: Question, *, worker: Sequence[str] = WORKER, stall_s: flo
             write(paper, question)
             moved.touch()
             before = moved.stat().st_mtime
-            code = _run([*worker, str(paper)], moved, stall_s)
+            code = _run([*worker, str(paper)], moved, stall_s, env=_env(question))
             if code == 0:
                 return read(paper, Answer)
             deaths = deaths + 1 if moved.stat().st_mtime == before else 1
@@ -146,7 +146,18 @@ def _size(count: int) -> str:
     return f"{count / 1e9:.1f} GB" if count >= 10**9 else f"{count / 1e6:.0f} MB"
 
 
-def _run(command: list[str], moved: Path | None = None, stall_s: float | None = None) -> int | None:
+def _env(question: Question) -> dict[str, str] | None:
+    """Who goes to the network gets all of ours, the hub's token and the proxies among it."""
+    return None if question.verb == "pull" else processes.passed_on(os.environ)
+
+
+def _run(
+    command: list[str],
+    moved: Path | None = None,
+    stall_s: float | None = None,
+    *,
+    env: dict[str, str] | None,
+) -> int | None:
     """Exit code of the child, which hears of every signal that would stop us; None where it was killed.
 
     It is, where it has not touched `moved` between two looks, stall_s apart on a clock that sleeps with us.
@@ -156,6 +167,7 @@ def _run(command: list[str], moved: Path | None = None, stall_s: float | None = 
         command,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
+        env=env,
         preexec_fn=lambda: processes.die_with(parent),
     )
     hung, seen = False, None

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from runner import manifest
 from runner.errors import ForeignFileError
 from runner.files import read_json, read_message
 from runner.foresight import Decoder, Shown
-from runner.messages import Outcome, SongRequest
+from runner.messages import SCHEMA, Outcome, SongRequest
 from runner.songfolder import Attempt, Outputs, SongFolder
 from runner.verdict import End
 
@@ -56,6 +57,23 @@ def recall(folder: SongFolder, fingerprint: str) -> Past:
         request=newest,
         attempt=mine[-1],
     )
+
+
+def newer_file(folder: SongFolder) -> Path | None:
+    """A file here that a newer version wrote, if there is one: its song is not for us to touch."""
+    if is_newer(folder.manifest, manifest.SCHEMA):
+        return folder.manifest
+    newest = [file for attempt in folder.attempts()[-1:] for file in (attempt.request, attempt.outcome)]
+    return next(filter(is_newer, (folder.failure, folder.heartbeat, *newest)), None)
+
+
+def is_newer(file: Path, known: int = SCHEMA) -> bool:
+    """Does the file say that it is of a later schema than the known one?"""
+    try:
+        schema = read_json(file).get("schema")
+    except (OSError, ForeignFileError):
+        return False
+    return isinstance(schema, int) and schema > known
 
 
 def shown(outputs: Outputs) -> list[Shown]:

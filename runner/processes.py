@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import resource
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
@@ -24,6 +25,17 @@ MARK = "DIFFRHYTHM_RUNNER_MARK"
 # glibc gives large blocks back to the system as soon as they are freed, and has them zeroed anew when they
 # are wanted again: a third to a half of a decoder's time. A child gives back what it is done with (give_back)
 _KEEPING = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**40)}
+
+# What a child gets of our environment: where things lie, the language, how libraries reckon. Nothing else,
+# and no secrets: a song is made of files that are here.
+_PASSED_ON = re.compile(
+    r"PATH|HOME|USER|LOGNAME|LANG|LANGUAGE|LC_\w+|TZ|TMPDIR|XDG_\w+|LD_LIBRARY_PATH|LD_PRELOAD|PYTHON\w+"
+    r"|HF_HOME|HF_HUB_\w+|(DIFFRHYTHM|OMP|GOMP|KMP|MKL|OPENBLAS|NUMEXPR|NUMBA|OPENVINO|OV|ONEDNN|DNNL|ATEN"
+    r"|TORCH|PYTORCH|CUDA|NVIDIA|MALLOC|PHONEMIZER|ESPEAK)_\w+"
+)
+_SECRET = re.compile(r"TOKEN|SECRET|PASSW|CREDENTIAL|KEY$")
+# A song asks nobody for a file in the night: what it needs was fetched by `runner models pull`.
+_OFFLINE = {"HF_HUB_OFFLINE": "1"}
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
@@ -104,7 +116,7 @@ def spawn(
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            env={**os.environ, **_env(limits.threads), **env, MARK: mark},
+            env={**passed_on(os.environ), **_OFFLINE, **_env(limits.threads), **env, MARK: mark},
             preexec_fn=lambda: _bind(parent, limits, entry),
         )
 
@@ -121,6 +133,15 @@ def _entry(group: Path | None) -> Iterator[int | None]:
     finally:
         if entry is not None:
             os.close(entry)
+
+
+def passed_on(environ: Mapping[str, str]) -> dict[str, str]:
+    """What of an environment children get."""
+    return {
+        name: value
+        for name, value in environ.items()
+        if _PASSED_ON.fullmatch(name) and not _SECRET.search(name)
+    }
 
 
 def _env(threads: int) -> dict[str, str]:
@@ -240,6 +261,21 @@ def _living(known: set[Identity], find: Callable[[], list[Identity]]) -> list[Id
 def children() -> set[int]:
     """The pids of this process's children, zombies included."""
     return {pid for pid in _pids() if (stat := _stat(pid)) is not None and stat.parent == os.getpid()}
+
+
+def has_open(pid: int, path: Path) -> bool:
+    """Has that process the file open? Where we may not look, we believe it."""
+    try:
+        wanted, handles = path.stat(), list(Path(f"/proc/{pid}/fd").iterdir())
+    except PermissionError:
+        return True
+    except OSError:
+        return False
+    for handle in handles:
+        with suppress(OSError):  # closed meanwhile
+            if os.path.samestat(handle.stat(), wanted):
+                return True
+    return False
 
 
 def adopted(own: Collection[int]) -> list[Identity]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,6 +98,18 @@ class SongFolder:
         make_folder(attempt.folder)
         return attempt
 
+    def prepare(self) -> None:
+        """Make the folder. Raises OutputError where a link leads out of the outputs, or a folder lies in a
+        file's place.
+        """
+        for folder in (self.folder.parent, self.folder, self.folder / "attempts"):
+            if folder.is_symlink():
+                raise OutputError(f"{folder}: is a link, and songs are not written through links; remove it")
+        for file in (self.manifest, self.failure, self.heartbeat, self.stop):
+            if file.is_dir():
+                raise OutputError(f"{file}: is a folder where a file belongs; move it away")
+        make_folder(self.folder)
+
     def clean(self) -> None:
         """Remove what a killed child or parent left half-written."""
         for path in (*self.folder.glob(".*.tmp"), *self.folder.glob("attempts/*/.*.tmp")):
@@ -139,6 +151,11 @@ class Outputs:
         for path in self.folder.glob(f".{self.batch.name}.*.tmp"):
             path.unlink(missing_ok=True)
 
+    @property
+    def lock(self) -> Path:
+        """Open, and locked, in the parent of the batch that runs here."""
+        return self.folder / ".lock"
+
     def song(self, id: str) -> SongFolder:
         return SongFolder(self.folder / id)
 
@@ -149,12 +166,13 @@ class Outputs:
         return [SongFolder(path) for path in sorted(folders)]
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self) -> Iterator[Callable[[], bool]]:
         """Hold the outputs for one batch; the kernel lets go when the holder dies, so it is never stale.
 
+        Yields a question: is it still held? Not once the folder, or its lock, was removed or moved away.
         Raises LockedError if another batch holds it, OutputError if the folder cannot be written.
         """
-        path = self.folder / ".lock"
+        path = self.lock
         try:
             str(self.folder.resolve()).encode()
         except UnicodeEncodeError as error:
@@ -183,9 +201,25 @@ class Outputs:
                 "wait for it, stop it with `runner stop`, or use --out"
             ) from error
         try:
-            yield
+            yield lambda: _lies_at(handle, path)
         finally:
             os.close(handle)
+
+
+def is_id(text: str) -> bool:
+    """Is it "<job>/<name>", and so a folder of the outputs and none above or elsewhere?"""
+    parts = text.split("/")
+    return len(parts) == 2 and not {"", ".", ".."} & set(parts) and "\0" not in text
+
+
+def _lies_at(handle: int, path: Path) -> bool:
+    """Is this open file still the one of that name? Where the disk does not say, it is."""
+    try:
+        return os.path.samestat(os.fstat(handle), path.stat())
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True
 
 
 def find(name: str, ids: Iterable[str]) -> str:

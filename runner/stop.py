@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 
+from runner import processes
 from runner.errors import RunnerError
 from runner.songfolder import Outputs, find
 from runner.status import Row, Survey, look
@@ -57,7 +58,7 @@ def _stop_song(outputs: Outputs, song: str, patience_s: float) -> str:
         raise RunnerError(f"{id}: does not run ({row.state}); `runner status` shows what does")
     path = outputs.song(id).stop
     try:
-        path.touch()
+        path.open("ab").close()
     except OSError as error:
         raise RunnerError(f"cannot ask for it: {error.strerror}: {path}") from error
     _say(f"asked {id} to stop; waiting until it has saved its state")
@@ -85,6 +86,11 @@ def _running_batch(outputs: Outputs) -> Survey:
     if not now.parent_alive:
         how = "has ended" if now.batch.finished_wall is not None else "is dead; the same command goes on"
         raise RunnerError(f"{outputs.folder}: nothing to stop: the last batch (pid {now.batch.pid}) {how}")
+    if not processes.has_open(now.batch.pid, outputs.lock):
+        raise RunnerError(
+            f"{outputs.folder}: nothing to stop: the batch that it tells of (pid {now.batch.pid}) has "
+            "another folder; is this one a copy?"
+        )
     return now
 
 

@@ -462,7 +462,7 @@ def _group(house: House, limits: verdict.Limits) -> cgroups.Group | None:
 def _asked_to_stop(folder: SongFolder, house: House) -> Kill | None:
     if house.stopping.is_set():
         return Kill("interrupted", "stopped with its batch; goes on with the same command")
-    if folder.stop.exists():
+    if folder.stop.is_file():
         folder.stop.unlink(missing_ok=True)
         return Kill("interrupted", "stopped by `runner stop`; goes on with the same command")
     return None

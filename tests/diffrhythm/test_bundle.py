@@ -43,6 +43,27 @@ def test_the_hash_changes_with_any_file_of_the_model(folder: Path) -> None:
     assert bundle.load(folder).hash != before
 
 
+@pytest.mark.parametrize("name", [ABOUT, VAE, NEGATIVE_STYLE])
+def test_a_link_out_of_the_bundle_is_refused_and_one_within_is_not(
+    folder: Path, tmp_path: Path, name: str
+) -> None:
+    elsewhere = (folder / name).rename(tmp_path / "elsewhere")
+    (folder / name).symlink_to(elsewhere)
+    with pytest.raises(BundleError, match=f"a link out of the bundle: .*{name}"):
+        bundle.load(folder)
+    (folder / name).unlink()
+    (folder / name).symlink_to(Path(elsewhere.rename(folder / "within").name))
+    bundle.load(folder)
+
+
+@pytest.mark.parametrize("name", [ABOUT, VAE])
+def test_a_pipe_in_the_place_of_a_file_is_no_file(folder: Path, name: str) -> None:
+    (folder / name).unlink()
+    os.mkfifo(folder / name)
+    with pytest.raises(BundleError):
+        bundle.load(folder)
+
+
 @pytest.mark.parametrize(
     ("change", "named"),
     [
@@ -63,6 +84,9 @@ def test_the_hash_changes_with_any_file_of_the_model(folder: Path) -> None:
         (lambda a: a.update(syllable_frames=65), "syllable_frames"),
         (lambda a: a.update(syllable_frames=6.0), "syllable_frames"),
         (lambda a: a["files"].update({"../secret": {"bytes": 1, "sha256": "0" * 64}}), "files"),
+        (lambda a: a["files"].update({"/etc/passwd": {"bytes": 1, "sha256": "0" * 64}}), "files"),
+        (lambda a: a["files"].update({"..": {"bytes": 1, "sha256": "0" * 64}}), "files"),
+        (lambda a: a["files"].update({"a/b": {"bytes": 1, "sha256": "0" * 64}}), "files"),
         (lambda a: a["files"][VAE].update(sha256="short"), "sha256"),
     ],
 )

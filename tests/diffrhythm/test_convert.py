@@ -351,6 +351,14 @@ def test_a_missing_file_is_told_with_its_path(which: str, files: Files, models: 
     assert str(tmp_path / "nothing") in refused(files, models, **{which: tmp_path / "nothing"})
 
 
+@pytest.mark.parametrize("which", ["transformer", "vae"])
+def test_a_device_or_pipe_is_refused_unread(which: str, files: Files, models: Path, tmp_path: Path) -> None:
+    models.mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    for place in (tmp_path / "pipe", Path("/dev/zero")):
+        assert f"not a file: {place}" in refused(files, models, **{which: place})
+
+
 @pytest.mark.parametrize("which", ["phonemes", "negative_style"])
 def test_a_source_file_that_is_another_is_refused(
     which: str, files: Files, models: Path, tmp_path: Path

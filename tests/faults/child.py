@@ -29,6 +29,9 @@ Runs in the worker's place: `python child.py REQUEST`. The words:
     flood MIB            write so much to the log
     made                 write sound and outcome of a finished song, and go on with the script
     silent               leave no outcome
+    wait PATH            write nothing until there is a file of that path
+    slow-disk SECONDS    from here on every fsync takes so much longer
+    clock-back           the clock on the wall is a day late from here on
     signal NAME          die of it
     exit N               end with that code at once
     fail CAUSE           end with an outcome of that cause
@@ -72,6 +75,17 @@ GARBAGE: dict[str, bytes | dict[str, Any]] = {
     "infinite": {"t": float("inf"), "eta_s": float("nan"), "progress_mono": float("inf")},
     "beyond": {"step": 10**400, "progress_mono": 10**400},
 }
+
+
+def slow_fsync(seconds: float) -> None:
+    """Every fsync of this process takes so much longer, as on a disk that is busy or far away."""
+    fsync = os.fsync
+
+    def slow(handle: int) -> None:
+        time.sleep(seconds)
+        fsync(handle)
+
+    os.fsync = slow  # type: ignore[assignment]
 
 
 class Child:
@@ -281,6 +295,17 @@ class Child:
 
     def do_silent(self) -> None:
         os._exit(0)
+
+    def do_wait(self, path: str) -> None:
+        while not Path(path).exists():
+            time.sleep(0.02)
+
+    def do_slow_disk(self, seconds: str) -> None:
+        slow_fsync(float(seconds))
+
+    def do_clock_back(self) -> None:
+        now = time.time
+        time.time = lambda: now() - 86_400.0
 
     def do_signal(self, name: str) -> None:
         number = int(name) if name.isdecimal() else signal.Signals[name]

@@ -13,7 +13,9 @@ from runner.messages import SongAnswer
 from runner.songfolder import Outputs
 from runner.spec import Song
 from runner.supervise import House, Job
+from tests.faults import system_calls
 from tests.faults.batches import CHILD, ROOT
+from tests.faults.child import slow_fsync
 
 
 def main(paper: Path, folder: Path) -> int:
@@ -37,6 +39,10 @@ def main(paper: Path, folder: Path) -> int:
         root=Path(options.pop("root", "/")),
     )
     strict = options.get("strict", False)
+    if refused := options.pop("refused", None):
+        system_calls.refuse(*refused)
+    if slow_s := options.pop("slow_disk_s", None):
+        slow_fsync(slow_s)
     try:
         ended = batch.run(jobs, Outputs(folder), batch.Options(**options), show=lambda: None, house=house)
     except RunnerError as error:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from runner.errors import LockedError, OutputError, RunnerError
-from runner.songfolder import Outputs, SongFolder, find
+from runner.songfolder import Outputs, SongFolder, find, is_id
 
 HOLD = (
     "import sys, pathlib; from runner.songfolder import Outputs\n"
@@ -119,6 +119,12 @@ SONGS = ["day/rain", "night/rain", "night/harbour-lights", "night/fog.2"]
 )
 def test_a_song_is_found_by_its_id_or_by_a_name_that_only_one_has(name: str, id: str) -> None:
     assert find(name, SONGS) == id
+
+
+@pytest.mark.parametrize("text", ["../night", "night/..", "/rain", "night/", "a/b/c", "rain", "./a", "a/\0"])
+def test_a_path_out_of_the_outputs_is_no_song(text: str) -> None:
+    assert not is_id(text)
+    assert all(map(is_id, SONGS))
 
 
 @pytest.mark.parametrize(

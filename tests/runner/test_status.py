@@ -341,6 +341,16 @@ def test_without_a_readable_batch_the_folders_still_speak(outputs: Outputs, cont
     assert str(outputs.batch) in whole.problems[0]
 
 
+def test_a_batch_that_names_songs_outside_of_its_folder_is_told_without_them(outputs: Outputs) -> None:
+    elsewhere = Outputs(outputs.folder.parent / "elsewhere").song("night/rain")
+    elsewhere.folder.mkdir(parents=True)
+    write_manifest(elsewhere)
+    write_batch(outputs, [entry("queued"), QueuedSong("../elsewhere/night/rain", "done")])
+    whole = look(outputs)
+    assert [row.song for row in whole.rows] == ["night/rain"]
+    assert "names songs that are none" in whole.problems[0]
+
+
 def test_a_torn_outcome_leaves_the_attempts_told(outputs: Outputs) -> None:
     attempt = add_attempt(outputs.song("night/rain"))
     attempt.outcome.write_text(TORN)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -45,6 +46,8 @@ songs = [replace(song, state="interrupted") if song.song == "night/rain" else so
 write_message(outputs.batch, replace(batch, songs=songs))
 sys.stdin.read()
 """
+# As a batch holds its outputs.
+LOCKS = "import sys\nlock = open(sys.argv[1] + '/.lock', 'a')\n"
 SONGS = [QueuedSong("night/rain", "running", attempt=1), QueuedSong("night/snow", "queued")]
 
 
@@ -59,7 +62,9 @@ def outputs(tmp_path: Path) -> Outputs:
 def parent(outputs: Outputs, code: str) -> Iterator[subprocess.Popen[bytes]]:
     """A process that runs code and that batch.json calls the parent."""
     with subprocess.Popen(
-        [sys.executable, "-c", code, str(outputs.folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        [sys.executable, "-c", LOCKS + code, str(outputs.folder)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
     ) as process:
         assert process.stdout is not None
         process.stdout.readline()
@@ -115,6 +120,16 @@ def test_a_stranger_with_the_parents_pid_is_left_alone(outputs: Outputs) -> None
             write_batch(outputs, SONGS, parent=other)
             assert stop(outputs) == 1
             assert process.poll() is None
+
+
+def test_a_copy_of_the_outputs_of_a_running_batch_does_not_stop_it(
+    outputs: Outputs, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with parent(outputs, OBEYS) as process:
+        copy = Outputs(Path(shutil.copytree(outputs.folder, tmp_path / "copy")))
+        assert stop(copy) == 1
+        assert process.poll() is None
+    assert f"(pid {process.pid}) has another folder; is this one a copy?" in capsys.readouterr().err
 
 
 def test_one_song_is_asked_and_waited_for_and_the_batch_goes_on(
