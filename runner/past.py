@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+import math
+import os
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from runner.errors import ForeignFileError
-from runner.files import read_json, read_message
+from runner.files import opened, read_json, read_message
 from runner.foresight import Decoder, Shown
 from runner.messages import Outcome, SongRequest
 from runner.songfolder import Attempt, Outputs, SongFolder
 from runner.verdict import End
+
+# A line of a step log has about 200 bytes.
+TAIL_BYTES = 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +68,7 @@ def shown(outputs: Outputs) -> list[Shown]:
     """
     found = []
     for song in outputs.songs():
-        with suppress(OSError, ForeignFileError, KeyError, TypeError, ValueError):
+        with suppress(OSError, ForeignFileError, KeyError, TypeError, ValueError, OverflowError):
             made = read_json(song.manifest)
             told = Shown(
                 str(made["model_hash"]),
@@ -71,7 +76,8 @@ def shown(outputs: Outputs) -> list[Shown]:
                 float(made["duration"]),
                 Decoder(float(made["decoder"]["speed"]), float(made["decoder"]["around_s"])),
             )
-            if told.duration > 0 and told.decoder.speed > 0 and told.decoder.around_s >= 0:
+            decoder = told.decoder
+            if min(told.duration, decoder.speed) > 0 and 0 <= decoder.around_s < math.inf > decoder.speed:
                 found.append((song.manifest.stat().st_mtime, told))
     return [told for _, told in sorted(found, key=lambda each: each[0])]
 
@@ -102,13 +108,20 @@ def _outcome(attempt: Attempt) -> Outcome:
 
 def last_t(attempt: Attempt) -> float | None:
     """How far the attempt's steps came: t in the last line of its step log that is whole and has one."""
-    with suppress(OSError):
-        for line in reversed(attempt.steps.read_text(errors="replace").splitlines()):
-            with suppress(ValueError, KeyError, TypeError):
+    with suppress(OSError, ForeignFileError):
+        for line in reversed(_tail(attempt.steps).splitlines()):
+            with suppress(ValueError, KeyError, TypeError, OverflowError, RecursionError):
                 t = float(json.loads(line)["t"])
                 if 0 <= t <= 1:
                     return t
     return None
+
+
+def _tail(path: Path) -> str:
+    """The end of a text, with the newest of its lines. Raises OSError or ForeignFileError as `opened`."""
+    with opened(path) as file:
+        file.seek(max(0, os.fstat(file.fileno()).st_size - TAIL_BYTES))
+        return file.read(TAIL_BYTES).decode(errors="replace")
 
 
 def _end(outcome: Outcome, request: SongRequest) -> End:

@@ -5,6 +5,7 @@ song.json ▷ failed.json ▷ batch.json ▷ the newest attempt and its beat ─
 
 from __future__ import annotations
 
+import reprlib
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -29,7 +30,7 @@ from runner.messages import (
     SongState,
 )
 from runner.processes import Identity, boot_id, is_alive
-from runner.songfolder import Outputs, SongFolder, find
+from runner.songfolder import Outputs, SongFolder, find, is_song
 from runner.verdict import IDLE_CPU_SHARE, MEASURED_STALL_S, PHASE_STALL_S
 
 SCHEMA = 1
@@ -310,7 +311,7 @@ def _seconds(facts: Facts) -> float | None:
     if isinstance(told, int | float) and 0 <= told <= sys.float_info.max:
         return float(told)
     if facts.ended:
-        return sum(end.elapsed_s for end in facts.ended)
+        return min(sum(end.elapsed_s for end in facts.ended), sys.float_info.max)
     return facts.entry.seconds if facts.entry is not None else None
 
 
@@ -334,7 +335,7 @@ def survey(
     is torn, foreign or newer is named among the problems, and its song is told from the others.
     """
     problems: list[str] = []
-    batch = _message(outputs.batch, Batch, problems)
+    batch = _batch(outputs.batch, problems)
     alive = batch is not None and batch.finished_wall is None and parent_lives(batch, boot)
     entries = {song.song: song for song in batch.songs} if batch else {}
     others = [song for song in outputs.songs() if song.id not in entries] if earlier else []
@@ -351,6 +352,15 @@ def survey(
         for song in [*map(outputs.song, entries), *others]
     ]
     return Survey(batch, alive, tuple(rows), tuple(problems), time.time())
+
+
+def _batch(path: Path, problems: list[str]) -> Batch | None:
+    batch = _message(path, Batch, problems)
+    strange = [song.song for song in batch.songs if not is_song(song.song)] if batch else []
+    if strange:
+        problems.append(f"{path}: names {reprlib.repr(strange[0])}, which is no song; remove it")
+        return None
+    return batch
 
 
 def _settled(before: Survey, batch: Batch | None) -> dict[str, Row]:
