@@ -29,8 +29,8 @@ Subtype = Literal["PCM_16", "PCM_24", "FLOAT"]
 CLIP_RATE = 24000
 CLIP_S = 10
 
-# What a reader accepts: an hour of stereo at 48 kHz is 1.4 GB as float32, twenty minutes are 460 MB, or 0.9 GB
-# at 96 kHz. A small file may say, or even hold, much more.
+# What a reader accepts: an hour of stereo at 48 kHz is 1.4 GB as float32, twenty minutes are 460 MB, or 0.9
+# GB at 96 kHz. A small file may say, or even hold, much more.
 _MAX_SECONDS = 20 * 60
 _MAX_NUMBERS = _MAX_SECONDS * 96_000 * 2
 _MAX_CHANNELS = 8

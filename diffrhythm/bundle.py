@@ -310,6 +310,8 @@ def describe(folder: Path) -> About:
         raise BundleError(f"{path.stat().st_size} bytes are no description: {path}; get the bundle again")
     try:
         return About.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise BundleError(f"cannot read ({error.strerror}): {path}; make it readable") from error
     except ValidationError as error:
         raise BundleError(f"{_first_fault(error)}: {path}; get the bundle again") from error
 

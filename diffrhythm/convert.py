@@ -144,7 +144,7 @@ def _without_prefix(source: Path, weights: dict[object, object]) -> dict[str, Te
 
 def _check_archive(source: Path) -> None:
     """Raises BundleError unless source is an archive as torch.save writes it, unpacked, of a small pickle."""
-    if not source.is_file():  # a pipe would make us wait for ever, a device may never end
+    if source.exists() and not source.is_file():  # a pipe would make us wait, a device may never end
         raise _unusable(source, "no file")
     try:
         with zipfile.ZipFile(source) as archive:

@@ -17,7 +17,7 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
+from itertools import islice, pairwise
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -115,7 +115,10 @@ def parse_lrc(
     """
     text = _decoded(text, source)
     if published:
-        return Lyrics(tuple(_published_lines(text, source, first_line)), source=source)
+        lines = tuple(islice(_published_lines(text, source, first_line), MOST_LINES + 1))
+        if len(lines) > MOST_LINES:
+            raise LyricsError(f"{lines[-1].where}: more than {MOST_LINES} lines, give one song")
+        return Lyrics(lines, source=source)
     return _Reading(source).read(text.removeprefix("\ufeff"), first_line)
 
 
@@ -317,6 +320,8 @@ def _published_lines(text: str, source: str, first_line: int) -> Iterator[Line]:
             at = int(minutes) * 60 + float(seconds)
         except ValueError:
             continue
+        if len(row) > LONGEST_LINE:
+            raise LyricsError(f"{source}:{number}: {len(row)} characters, break it into lines of a song")
         yield Line(at, row[10:].strip(), number, source)
 
 

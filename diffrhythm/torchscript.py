@@ -154,11 +154,12 @@ def _shape(weights: dict[str, Tensor], layer: str) -> torch.Size:
 
 def _check_archive(path: Path) -> None:
     """Raises BundleError unless this is a TorchScript archive of bounded size whose program only reckons."""
-    if not path.is_file():  # a pipe would make us wait for ever, a device may never end
-        raise _unusable(path, "no file")
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise _unusable(path, f"{path.stat().st_size} bytes are more than any VAE has")
+        size = path.stat().st_size
+        if not path.is_file():  # a pipe would make us wait for ever, a device may never end
+            raise _unusable(path, "no file")
+        if size > MAX_BYTES:
+            raise _unusable(path, f"{size} bytes are more than any VAE has")
         with zipfile.ZipFile(path) as archive:
             _check_entries(path, archive)
     except OSError as error:

@@ -170,8 +170,9 @@ def _line(data: bytes, rng: Random) -> bytes:
     elif kind == 2:
         lines.insert(at, b" " * rng.choice((1, 2, 300)) + line)
     else:
-        lines.insert(at, line.rstrip(b"\n") * rng.choice((30, 3000)) + b"\n")
-    return b"".join(lines)[: 2**21]
+        line = line.rstrip(b"\n")[: 2**20]
+        lines.insert(at, line * min(rng.choice((30, 3000)), 1 + 2**20 // (len(line) + 1)) + b"\n")
+    return b"".join(lines)
 
 
 def _nest(data: bytes, rng: Random) -> bytes:

@@ -83,16 +83,15 @@ def play(name: str, seed: int, first: int, count: int, folder: Path) -> dict[str
     _bound_memory()
     counts: Counter[str] = Counter()
     failures: list[dict[str, Any]] = []
-    slowest, hungriest, peak = (0.0, -1), (0, -1), _peak_mib()
+    slowest, hungriest = (0.0, -1), (0, -1)
     for index in range(first, first + count):
         folder.joinpath("at").write_text(str(index))
         _fresh(place)
         target.make(place, Random(f"{name} {seed} {index}"))
-        began = time.monotonic()
+        began, peak = time.monotonic(), _peak_mib()
         said, problem = _play_one(target, place, guard)
         slowest = max(slowest, (round(time.monotonic() - began, 3), index))
-        grown, peak = _peak_mib() - peak, _peak_mib()
-        hungriest = max(hungriest, (grown, index))
+        hungriest = max(hungriest, (_peak_mib() - peak, index))
         counts[said] += 1
         if problem:
             kept = folder / "failures" / f"{name}-{seed}-{index}"
@@ -104,7 +103,7 @@ def play(name: str, seed: int, first: int, count: int, folder: Path) -> dict[str
         "target": name,
         "seed": seed,
         "counts": dict(counts.most_common()),
-        "peak_mib": peak,
+        "peak_mib": _peak_mib(),
         "slowest": slowest,
         "hungriest": hungriest,
         "failures": failures,
