@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import math
+import os
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,10 +29,14 @@ Subtype = Literal["PCM_16", "PCM_24", "FLOAT"]
 CLIP_RATE = 24000
 CLIP_S = 10
 
-# What a reader accepts: an hour of stereo at 48 kHz is 1.4 GB as float32, twenty minutes are 460 MB.
+# What a reader accepts: an hour of stereo at 48 kHz is 1.4 GB as float32, twenty minutes are 460 MB, or 0.9
+# GB at 96 kHz. A small file may say, or even hold, much more.
 _MAX_SECONDS = 20 * 60
+_MAX_NUMBERS = _MAX_SECONDS * 96_000 * 2
 _MAX_CHANNELS = 8
 _RATES = range(4000, 384001)
+# Resampling keeps a filter for every phase of the two rates to each other: 8 GB from 44101 to 44100 Hz.
+_MAX_PHASES = 2**24
 
 # Below one step of 16 bits nothing is left to hear, and normalising would only amplify rounding.
 _SILENT_PEAK = 1 / 32768
@@ -261,14 +266,15 @@ def _open(path: Path) -> soundfile.SoundFile:
     if not path.is_file():
         raise AudioError(f"no such audio file: {path}; check the path")
     try:
-        file = soundfile.SoundFile(path)
+        file = soundfile.SoundFile(os.fsencode(path))  # of a str that is not UTF-8 it makes no name
     except (soundfile.LibsndfileError, TypeError) as error:  # TypeError: ".raw", which says nothing of itself
         raise AudioError(f"not a readable audio file: {path} ({error}); use wav, flac, ogg or mp3") from error
     reason = _unacceptable(file)
     if reason:
         file.close()
         raise AudioError(
-            f"{reason}: {path}; use a whole file, stereo, of at most {_MAX_SECONDS // 60} minutes"
+            f"{reason}: {path}; use a whole file, stereo, at 44100 or 48000 Hz, of at most "
+            f"{_MAX_SECONDS // 60} minutes"
         )
     return file
 
@@ -286,15 +292,23 @@ def _is_cut_mp3(path: Path) -> bool:
 
 
 def _unacceptable(file: soundfile.SoundFile) -> str | None:
-    if file.samplerate not in _RATES:
+    if file.samplerate not in _RATES or not all(
+        _phases(file.samplerate, wanted) <= _MAX_PHASES for wanted in (SAMPLE_RATE, CLIP_RATE)
+    ):
         return f"sample rate of {file.samplerate} Hz"
     if file.channels > _MAX_CHANNELS:
         return f"{file.channels} channels"
     if file.frames > _MAX_SECONDS * file.samplerate:
         return f"audio of {file.frames / file.samplerate / 60:.0f} minutes"
+    if file.frames * file.channels > _MAX_NUMBERS:
+        return f"{file.channels} channels of {file.frames} samples"
     if file.frames < 2:
         return f"audio of {file.frames} samples"
     return None
+
+
+def _phases(rate: int, wanted: int) -> int:
+    return rate * wanted // math.gcd(rate, wanted) ** 2
 
 
 def _read_frames(file: soundfile.SoundFile, path: Path, start: int, frames: int) -> Audio:

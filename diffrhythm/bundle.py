@@ -236,11 +236,14 @@ class Bundle:
 
         A packed file (packed.py) is read and unpacked instead.
         """
+        import torch
+
         from diffrhythm import torchscript, vae
 
         if VAE_SCRIPT in self.about.files:
             return torchscript.load(self.folder / VAE_SCRIPT)
-        autoencoder = vae.Vae(self.vae_config)
+        with torch.device("meta"):  # sizes that are wrong cost no memory
+            autoencoder = vae.Vae(self.vae_config)
         vae.load_weights(autoencoder, self._tensors(VAE))
         return autoencoder
 
@@ -308,6 +311,8 @@ def describe(folder: Path) -> About:
         raise BundleError(f"{path.stat().st_size} bytes are no description: {path}; get the bundle again")
     try:
         return About.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise BundleError(f"cannot read ({error.strerror}): {path}; make it readable") from error
     except ValidationError as error:
         raise BundleError(f"{_first_fault(error)}: {path}; get the bundle again") from error
 

@@ -144,6 +144,8 @@ def _without_prefix(source: Path, weights: dict[object, object]) -> dict[str, Te
 
 def _check_archive(source: Path) -> None:
     """Raises BundleError unless source is an archive as torch.save writes it, unpacked, of a small pickle."""
+    if source.exists() and not source.is_file():  # a pipe would make us wait, a device may never end
+        raise _unusable(source, "no file")
     try:
         with zipfile.ZipFile(source) as archive:
             entries = archive.infolist()

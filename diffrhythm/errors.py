@@ -19,9 +19,23 @@ Messages have three parts: what is wrong, where, what to do.
 
 from __future__ import annotations
 
+# A path has 4096 bytes at most, what is said of it a sentence or two.
+_LONGEST_LINE = 5000
+
 
 class DiffRhythmError(Exception):
-    """Base of every error that this package raises on purpose."""
+    """Base of every error that this package raises on purpose. str() gives one line, see `one_line`."""
+
+    def __str__(self) -> str:
+        return one_line(super().__str__())
+
+
+def one_line(text: str) -> str:
+    """text on one line that every terminal and log can show, whatever stands in it; cut in the middle."""
+    if not text.isprintable():
+        text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+    half = _LONGEST_LINE // 2
+    return text if len(text) <= _LONGEST_LINE else f"{text[:half]} … {text[-half:]}"
 
 
 class InputError(DiffRhythmError):
@@ -29,7 +43,10 @@ class InputError(DiffRhythmError):
 
 
 class LyricsError(InputError):
-    """Lyrics that cannot be read or sung; the message starts with file:line."""
+    """Lyrics that cannot be read or sung; str() gives one line for each mistake, from file:line on."""
+
+    def __str__(self) -> str:
+        return "\n".join(map(one_line, str(self.args[0]).split("\n")))
 
 
 class StyleError(InputError):

@@ -17,11 +17,11 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
+from itertools import islice, pairwise
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from diffrhythm.errors import LyricsError
+from diffrhythm.errors import LyricsError, one_line
 from diffrhythm.phonemes import Inventory, Language, Phones, segments, to_ids
 from diffrhythm.phonemes.english import WORD_MARK
 from diffrhythm.phonemes.inventory import COMMA, FILLER, STOP, is_vowel
@@ -38,6 +38,7 @@ LARGEST_FILE = 1 << 20
 LONGEST_LINE = 2000  # characters; more is no line of a song, and slow to speak
 MOST_LINES = 2000
 _MOST_SHOWN = 50
+_LATEST_S = 60_000  # 999:59, and all that a stamp can say; the published columns can say inf, too
 _MOST_OFFSET_MS = 600_000
 
 
@@ -114,7 +115,10 @@ def parse_lrc(
     """
     text = _decoded(text, source)
     if published:
-        return Lyrics(tuple(_published_lines(text, source, first_line)), source=source)
+        lines = tuple(islice(_published_lines(text, source, first_line), MOST_LINES + 1))
+        if len(lines) > MOST_LINES:
+            raise LyricsError(f"{lines[-1].where}: more than {MOST_LINES} lines, give one song")
+        return Lyrics(lines, source=source)
     return _Reading(source).read(text.removeprefix("\ufeff"), first_line)
 
 
@@ -238,7 +242,9 @@ class _Reading:
         lines = [self._moved(line) for line in self.lines]
         self._note_order(lines)
         lines.sort(key=lambda line: line.seconds)
-        return Lyrics(tuple(lines), tuple(self.warnings), MappingProxyType(dict(self.tags)), self.source)
+        return Lyrics(
+            tuple(lines), tuple(map(one_line, self.warnings)), MappingProxyType(dict(self.tags)), self.source
+        )
 
     def _read_row(self, row: str, number: int, where: str) -> None:
         stamps = _STAMPS.match(row)
@@ -314,6 +320,8 @@ def _published_lines(text: str, source: str, first_line: int) -> Iterator[Line]:
             at = int(minutes) * 60 + float(seconds)
         except ValueError:
             continue
+        if len(row) > LONGEST_LINE:
+            raise LyricsError(f"{source}:{number}: {len(row)} characters, break it into lines of a song")
         yield Line(at, row[10:].strip(), number, source)
 
 
@@ -324,6 +332,9 @@ def _aligned_as_published(
         if not segments(line.text):
             raise LyricsError(f"{line.where}: shows no language: {_short(line.text)}, write it in letters")
     kept = [line for line in lines if max_secs is None or line.seconds < max_secs]
+    for line in kept:
+        if not abs(line.seconds) < _LATEST_S:  # so written that NaN is refused, too
+            raise LyricsError(f"{line.where}: begins at {line.seconds:g} s, give a time within the song")
     if frames == BASE_FRAMES:
         kept = kept[:-1]
     return _lay([(line, to_ids(line.text, inventory)) for line in kept], inventory, frames, None)
@@ -346,7 +357,7 @@ def _lay(
         placed.append(Placed(line, phones, min(start, length), min(stop, length)))
     if warnings is not None:
         warnings = warnings + _misfits(sung, spans, length)
-    return Alignment(ids, tuple(placed), end * HOP / SAMPLE_RATE, tuple(warnings or ()))
+    return Alignment(ids, tuple(placed), end * HOP / SAMPLE_RATE, tuple(map(one_line, warnings or ())))
 
 
 def _spans(sung: list[tuple[Line, Phones]]) -> list[tuple[int, int]]:

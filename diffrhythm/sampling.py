@@ -261,13 +261,24 @@ def load_state(path: Path) -> State:
     """The state that `save_state` wrote. Raises CheckpointError for a file that is absent or not whole."""
     try:
         size = path.stat().st_size
+        if not path.is_file():  # a pipe would make us wait for ever
+            raise CheckpointError(_damaged(path, "no file"))
         if size > LARGEST_CHECKPOINT_BYTES:
             raise CheckpointError(_damaged(path, f"{size} bytes are more than any checkpoint has"))
         with safe_open(path, framework="pt") as file:
             about = json.loads((file.metadata() or {})["state"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a mapping
         state = _state(about, tensors)
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError, RequestError) as error:
+    except (
+        OSError,
+        SafetensorError,
+        ValueError,
+        KeyError,
+        TypeError,
+        OverflowError,
+        RecursionError,
+        RequestError,
+    ) as error:
         raise CheckpointError(_damaged(path, f"{type(error).__name__}: {error}")) from error
     return state
 

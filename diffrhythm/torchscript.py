@@ -11,6 +11,7 @@ import logging
 import re
 import warnings
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,7 +64,7 @@ def load(path: Path) -> ScriptedVae:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # torch's own, of all TorchScript
             module = torch.jit.load(path, map_location="cpu")  # type: ignore[no-untyped-call]
-    except RuntimeError as error:
+    except (RuntimeError, MemoryError) as error:  # the latter of a damaged length
         raise _unusable(path, f"damaged TorchScript ({_first_line(error)})") from error
     script = ScriptedVae(
         _method(module, "encode_export", path), _method(module, "decode_export", path), module.state_dict()
@@ -154,13 +155,23 @@ def _shape(weights: dict[str, Tensor], layer: str) -> torch.Size:
 def _check_archive(path: Path) -> None:
     """Raises BundleError unless this is a TorchScript archive of bounded size whose program only reckons."""
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise _unusable(path, f"{path.stat().st_size} bytes are more than any VAE has")
+        size = path.stat().st_size
+        if not path.is_file():  # a pipe would make us wait for ever, a device may never end
+            raise _unusable(path, "no file")
+        if size > MAX_BYTES:
+            raise _unusable(path, f"{size} bytes are more than any VAE has")
         with zipfile.ZipFile(path) as archive:
             _check_entries(path, archive)
     except OSError as error:
         raise _unusable(path, f"cannot be read ({error.strerror})") from error
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        NotImplementedError,
+        RuntimeError,
+        EOFError,
+        ValueError,
+    ) as error:
         raise _unusable(path, f"no TorchScript, or a cut one ({error})") from error
 
 

@@ -155,13 +155,16 @@ def found(here: Bundle) -> Tuning | None:
     """
     path = here.folder / FILE
     try:
-        if path.stat().st_size > _MAX_BYTES:
-            raise BundleError(
-                f"no tuning, but {path.stat().st_size} bytes: {path}; delete it, and tune again"
-            )
+        size = path.stat().st_size
+        if size > _MAX_BYTES or not path.is_file():
+            raise BundleError(f"no tuning, but {size} bytes: {path}; delete it, and tune again")
         tuning = Tuning.model_validate_json(path.read_bytes())
     except FileNotFoundError:
         return None
+    except OSError as error:
+        raise BundleError(
+            f"cannot read ({error.strerror}): {path}; make it readable, or delete it and tune again"
+        ) from error
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(map(str, first["loc"])) or "the whole"

@@ -20,11 +20,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+# A path has 4096 bytes at most, what is said of it a sentence or two.
+_LONGEST_LINE = 5000
+
 
 class RunnerError(Exception):
-    """Base of every error that this package raises on purpose."""
+    """Base of every error that this package raises on purpose. str() gives one line, see `one_line`."""
 
     exit_code: ClassVar[int] = 1
+
+    def __str__(self) -> str:
+        return one_line(super().__str__())
+
+
+def one_line(text: str) -> str:
+    """text on one line that every terminal and log can show, whatever stands in it; cut in the middle."""
+    if not text.isprintable():
+        text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+    half = _LONGEST_LINE // 2
+    return text if len(text) <= _LONGEST_LINE else f"{text[:half]} … {text[-half:]}"
 
 
 class UsageError(RunnerError):
@@ -43,7 +57,8 @@ class Problem:
     column: int = 1
 
     def __str__(self) -> str:
-        return self.message if self.path is None else f"{self.path}:{self.line}:{self.column}: {self.message}"
+        place = "" if self.path is None else f"{self.path}:{self.line}:{self.column}: "
+        return one_line(f"{place}{self.message}")
 
 
 class SpecError(UsageError):
@@ -52,6 +67,9 @@ class SpecError(UsageError):
     def __init__(self, problems: Sequence[Problem]) -> None:
         super().__init__("\n".join(map(str, problems)))
         self.problems = tuple(problems)
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self.problems))
 
 
 class TextFileError(UsageError):
@@ -74,6 +92,9 @@ class CheckError(RunnerError):
 
 class ModelError(RunnerError):
     """A model that could not be got, checked or found; str() gives one line for each problem."""
+
+    def __str__(self) -> str:
+        return "\n".join(map(one_line, str(self.args[0]).split("\n")))
 
 
 class ForeignFileError(RunnerError):

@@ -6,10 +6,12 @@ import json
 import os
 import reprlib
 import secrets
+import stat
 import sys
 from collections.abc import Hashable
 from dataclasses import asdict, is_dataclass
 from functools import cache
+from io import BufferedReader
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, NoReturn, TypeVar, Union, cast, get_args, get_origin, get_type_hints
@@ -31,7 +33,9 @@ def write_json(path: Path, content: dict[str, Any], *, durable: bool = True) -> 
     durable: also survive a power loss (fsync of file and folder). Beats go without: the next one
     replaces them within a second, and an fsync costs milliseconds.
     """
-    write_bytes(path, json.dumps(content, ensure_ascii=False, allow_nan=False).encode(), durable=durable)
+    text = json.dumps(content, ensure_ascii=False, allow_nan=False)
+    # A file's name that is not UTF-8 holds surrogates; with a backslash they are JSON.
+    write_bytes(path, text.encode(errors="backslashreplace"), durable=durable)
 
 
 def write_bytes(path: Path, content: bytes, *, durable: bool = True) -> None:
@@ -68,9 +72,20 @@ def make_folder(folder: Path) -> None:
         sync_folder(folder.parent)
 
 
+def opened(path: Path) -> BufferedReader:
+    """The file at path, for reading. Raises OSError, or ForeignFileError for a pipe, which would make its
+    reader wait for ever, a device, which may never end, or a folder.
+    """
+    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise ForeignFileError(f"{path}: is no ordinary file; remove it")
+    return os.fdopen(handle, "rb")
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """The object in path. Raises FileNotFoundError, or ForeignFileError for anything but a JSON object."""
-    with path.open("rb") as file:
+    with opened(path) as file:
         size = os.fstat(file.fileno()).st_size
         if size > MAX_BYTES:
             raise ForeignFileError(

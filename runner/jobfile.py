@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetJsonSchemaHandler, WithJsonSchema
@@ -28,12 +29,12 @@ def seconds(value: object) -> float:
         parts = [part for part in match.groups() if part]
         total = sum(float(part[:-1]) * _UNIT_S[part[-1]] for part in parts) if parts else float(value)
     elif isinstance(value, int | float) and not isinstance(value, bool):
-        total = float(value)
+        total = value
     else:
         raise ValueError("write a time such as 40m, 90s or 1h30m")
     if not 0 < total <= MAX_WAIT_S:
         raise ValueError("write a time above 0 and at most 30 days, such as 40m, 90s or 1h30m")
-    return total
+    return float(total)
 
 
 def size_bytes(value: object) -> int:
@@ -41,7 +42,7 @@ def size_bytes(value: object) -> int:
     if isinstance(value, str) and (match := re.fullmatch(_SIZE, value)):
         size = float(match[1]) * 1024.0 ** ("KMGT".index(match[2].upper()) + 1)
     elif isinstance(value, int) and not isinstance(value, bool):
-        size = float(value)
+        size = min(value, sys.maxsize)
     else:
         raise ValueError("write a size such as 6G or 800M")
     if not MIN_MEMORY <= size < math.inf:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
 from runner.errors import RunnerError
+from runner.files import opened
 from runner.songfolder import Attempt, Outputs, SongFolder, find
 from runner.status import look
 
@@ -88,11 +89,13 @@ def _next(folder: SongFolder, attempt: Attempt | None) -> Attempt | None:
 
 def _rest(attempt: Attempt, position: int) -> Iterator[bytes]:
     try:
-        with attempt.log.open("rb") as file:
+        with opened(attempt.log) as file:
             file.seek(position)
             yield from _chunks(file)
     except FileNotFoundError:
         return  # its child is just being started
+    except OSError as error:
+        raise RunnerError(f"{attempt.log}: cannot be read ({error.strerror}); make it readable") from error
 
 
 def _chunks(file: BinaryIO) -> Iterator[bytes]:

@@ -12,12 +12,14 @@ from typing import Any
 
 from runner import __version__
 from runner.errors import ForeignFileError
-from runner.files import read_json, write_json
+from runner.files import opened, read_json, write_json
 from runner.messages import Outcome, SongAnswer, SongRequest
 from runner.songfolder import SongFolder
 from runner.spec import Song
 
 SCHEMA = 1
+# No child can write a larger file (processes.Limits).
+MAX_SOUND_BYTES = 2 * 2**30
 
 
 def fingerprint(song: Song, answer: SongAnswer) -> str:
@@ -52,7 +54,7 @@ def fingerprint(song: Song, answer: SongAnswer) -> str:
 
 
 def sha256(path: Path) -> str:
-    with path.open("rb") as file:
+    with opened(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -98,7 +100,8 @@ def finished(folder: SongFolder, fingerprint: str) -> dict[str, Any] | None:
     try:
         content = read_json(folder.manifest)
         sound = folder.folder / Path(content["file"]).name
-        is_whole = content["state"] in ("done", "degraded") and content["sha256"] == sha256(sound)
-        return content if is_whole and content["fingerprint"] == fingerprint else None
+        asked = content["state"] in ("done", "degraded") and content["fingerprint"] == fingerprint
+        is_whole = sound.stat().st_size <= MAX_SOUND_BYTES and content["sha256"] == sha256(sound)
+        return content if asked and is_whole else None
     except (OSError, ForeignFileError, KeyError, TypeError, ValueError):
         return None

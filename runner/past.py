@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import os
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,11 +12,14 @@ from typing import Any
 
 from runner import manifest
 from runner.errors import ForeignFileError
-from runner.files import read_json, read_message
+from runner.files import opened, read_json, read_message
 from runner.foresight import Decoder, Shown
 from runner.messages import SCHEMA, Outcome, SongRequest
 from runner.songfolder import Attempt, Outputs, SongFolder
 from runner.verdict import End
+
+# A line of a step log has about 200 bytes.
+TAIL_BYTES = 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +94,7 @@ def shown(outputs: Outputs) -> list[Shown]:
 
 def shown_by(made: dict[str, Any]) -> Shown | None:
     """What a manifest tells of other songs of its model; None: nothing."""
-    with suppress(KeyError, TypeError, ValueError):
+    with suppress(KeyError, TypeError, ValueError, OverflowError):
         told = Shown(
             str(made["model_hash"]),
             str(made["precision"]),
@@ -97,14 +102,14 @@ def shown_by(made: dict[str, Any]) -> Shown | None:
             _decoder(made),
             _private(made),
         )
-        return told if told.duration > 0 and (told.decoder or told.private) else None
+        return told if 0 < told.duration < math.inf and (told.decoder or told.private) else None
     return None
 
 
 def _decoder(made: dict[str, Any]) -> Decoder | None:
-    with suppress(KeyError, TypeError, ValueError):
+    with suppress(KeyError, TypeError, ValueError, OverflowError):
         decoder = Decoder(float(made["decoder"]["speed"]), float(made["decoder"]["around_s"]))
-        return decoder if decoder.speed > 0 and decoder.around_s >= 0 else None
+        return decoder if 0 < decoder.speed < math.inf and 0 <= decoder.around_s < math.inf else None
     return None
 
 
@@ -142,13 +147,20 @@ def _outcome(attempt: Attempt) -> Outcome:
 
 def last_t(attempt: Attempt) -> float | None:
     """How far the attempt's steps came: t in the last line of its step log that is whole and has one."""
-    with suppress(OSError):
-        for line in reversed(attempt.steps.read_text(errors="replace").splitlines()):
-            with suppress(ValueError, KeyError, TypeError):
+    with suppress(OSError, ForeignFileError):
+        for line in reversed(_tail(attempt.steps).splitlines()):
+            with suppress(ValueError, KeyError, TypeError, OverflowError, RecursionError):
                 t = float(json.loads(line)["t"])
                 if 0 <= t <= 1:
                     return t
     return None
+
+
+def _tail(path: Path) -> str:
+    """The end of a text, with the newest of its lines. Raises OSError or ForeignFileError as `opened`."""
+    with opened(path) as file:
+        file.seek(max(0, os.fstat(file.fileno()).st_size - TAIL_BYTES))
+        return file.read(TAIL_BYTES).decode(errors="replace")
 
 
 def _end(outcome: Outcome, request: SongRequest) -> End:

@@ -13,6 +13,9 @@ from pathlib import Path
 from runner.errors import LockedError, OutputError, RunnerError
 from runner.files import make_folder, sync_folder
 
+# Bytes of a file's name, on every file system of Linux.
+_LONGEST_NAME = 255
+
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
@@ -206,10 +209,18 @@ class Outputs:
             os.close(handle)
 
 
-def is_id(text: str) -> bool:
-    """Is it "<job>/<name>", and so a folder of the outputs and none above or elsewhere?"""
-    parts = text.split("/")
-    return len(parts) == 2 and not {"", ".", ".."} & set(parts) and "\0" not in text
+def is_song(id: str) -> bool:
+    """Whether id is "job/name", both names of folders: what was read from a file may lead anywhere."""
+    parts = id.split("/")
+    return len(parts) == 2 and all(map(_is_folder_name, parts))
+
+
+def _is_folder_name(text: str) -> bool:
+    try:
+        size = len(os.fsencode(text))
+    except UnicodeEncodeError:
+        return False
+    return 0 < size <= _LONGEST_NAME and text not in (".", "..") and "\0" not in text
 
 
 def _lies_at(handle: int, path: Path) -> bool:

@@ -490,6 +490,7 @@ def _unknown_key(at: KeyPath) -> str:
 
 _WANTED = {
     "string_type": "text; put it in quotes",
+    "string_unicode": "text in UTF-8",
     "string_too_short": "text that is not empty",
     "string_too_long": "at most {max_length} characters",
     "string_pattern_mismatch": "small letters, digits and hyphens, a letter or digit first",

@@ -29,7 +29,7 @@ from runner.messages import (
     SongState,
 )
 from runner.processes import Identity, boot_id, is_alive
-from runner.songfolder import Outputs, SongFolder, find, is_id
+from runner.songfolder import Outputs, SongFolder, find, is_song
 from runner.verdict import IDLE_CPU_SHARE, MEASURED_STALL_S, PHASE_STALL_S
 
 SCHEMA = 1
@@ -310,7 +310,7 @@ def _seconds(facts: Facts) -> float | None:
     if isinstance(told, int | float) and 0 <= told <= sys.float_info.max:
         return float(told)
     if facts.ended:
-        return sum(end.elapsed_s for end in facts.ended)
+        return min(sum(end.elapsed_s for end in facts.ended), sys.float_info.max)
     return facts.entry.seconds if facts.entry is not None else None
 
 
@@ -336,7 +336,7 @@ def survey(
     problems: list[str] = []
     batch = _message(outputs.batch, Batch, problems)
     alive = batch is not None and batch.finished_wall is None and parent_lives(batch, boot)
-    entries = {song.song: song for song in batch.songs if is_id(song.song)} if batch else {}
+    entries = {song.song: song for song in batch.songs if is_song(song.song)} if batch else {}
     if batch is not None and len(entries) < len(batch.songs):
         problems.append(f"{outputs.batch}: names songs that are none, or one twice; they are left out")
     others = [song for song in outputs.songs() if song.id not in entries] if earlier else []

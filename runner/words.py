@@ -149,7 +149,10 @@ def memory_words(row: Row) -> str:
 
 def _clock(wall: float, now_wall: float) -> str:
     """The time of day, with its weekday if that is another one."""
-    then, now = time.localtime(wall), time.localtime(now_wall)
+    try:
+        then, now = time.localtime(wall), time.localtime(now_wall)
+    except (OverflowError, OSError):  # a damaged file's, of no year that a clock shows
+        return "?"
     return time.strftime("%H:%M" if then[:3] == now[:3] else "%a %H:%M", then)
 
 

@@ -23,6 +23,7 @@ MAX_DEPTH = 20
 # A batch of 1000 songs with 20 keys each; a "billion laughs" file passes this in its first thousandth.
 MAX_VALUES = 50_000
 MAX_ALIASES = 1_000
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +147,7 @@ class _Builder:
         mapping: dict[str, object] = {}
         for key_node, value_node in node.value:
             key = key_node.value
-            if key_node.tag != "tag:yaml.org,2002:str":
+            if not _is_text(key_node) or _SURROGATE.search(key):
                 self.problems.append(self._problem(key_node, "a key must be text; put it in quotes"))
             elif key in mapping:
                 first = self.keys[*at, key].line
@@ -176,9 +177,11 @@ class _Builder:
 def _value(text: str, kind: str) -> str | int | float | bool | None:
     """The value of a scalar by the YAML 1.2 core schema; kind: str, null, bool, int or float.
 
-    Raises ValueError where text is none of that kind, or a number of more than 40 digits.
+    Raises ValueError where text is none of that kind, half a character, or a number of more than 40 digits.
     """
     if kind == "str":
+        if _SURROGATE.search(text):  # "\ud800" in quotes; no file or path can hold it
+            raise ValueError(text)
         return text
     if len(text) > 40 or not re.fullmatch(_SCALARS[kind][0], text):
         raise ValueError(text)
@@ -190,6 +193,11 @@ def _value(text: str, kind: str) -> str | int | float | bool | None:
         # "010" is ten in YAML 1.2, where Python's base 0 refuses it.
         return int(text, {"0o": 8, "0x": 16}.get(text[:2], 10))
     return float(re.sub(r"\.(inf|nan)", r"\1", text.lower()))
+
+
+def _is_text(node: yaml.Node) -> bool:
+    # A tag can call a list text.
+    return isinstance(node, yaml.ScalarNode) and node.tag == "tag:yaml.org,2002:str"
 
 
 def _place(node: yaml.Node) -> Place:

@@ -236,3 +236,24 @@ def test_a_clip_below_ten_seconds_is_refused(tmp_path: Path) -> None:
     write(tmp_path / "clip.wav", tone(9.99))
     with pytest.raises(AudioError, match=r"9\.99 s is too short"):
         read_middle(tmp_path / "clip.wav")
+
+
+@pytest.mark.parametrize(("rate", "channels", "seconds"), [(44101, 1, 11), (48000, 8, 601)])
+def test_a_sound_that_would_need_gigabytes_is_refused_unread(
+    tmp_path: Path, rate: int, channels: int, seconds: int
+) -> None:
+    path = tmp_path / "clip.flac"
+    soundfile.write(path, np.full((rate, channels), 0.5), rate)
+    content = bytearray(path.read_bytes())
+    content[22:26] = (seconds * rate).to_bytes(4, "big")  # the length that it says
+    path.write_bytes(content)
+    for reader in (read, read_middle):
+        with pytest.raises(AudioError, match="use a whole file, stereo, at 44100 or 48000 Hz"):
+            reader(path)
+
+
+def test_a_file_whose_name_is_not_utf_8_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "clip\udcff.wav"
+    write(path, tone())
+    assert verify(path) == 1.0
+    assert read(path).shape == (2, SAMPLE_RATE)

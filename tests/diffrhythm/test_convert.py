@@ -457,3 +457,8 @@ def test_a_description_names_every_file_and_no_other(files: Files, once: Path) -
     folder = once / files.model.name
     described = json.loads((folder / ABOUT).read_text())["files"]
     assert {path.name for path in folder.iterdir()} == {ABOUT, *described}
+
+
+def test_a_device_is_no_checkpoint() -> None:
+    with pytest.raises(BundleError, match="no file: /dev/zero"):
+        convert.checked_shapes(Path("/dev/zero"), CONFIG)

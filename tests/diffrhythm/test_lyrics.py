@@ -292,3 +292,22 @@ def test_a_line_laid_held_keeps_its_time_and_its_end_mark() -> None:
     assert sung.placed[0].start == plain.placed[0].start == 21
     assert len(sung.ids) - 21 == 1 + 6 + 12 + 1
     assert sung.ids[-1] == plain.ids[-1] == inventory.ids["."]
+
+
+@pytest.mark.parametrize("time", ["0:nan   ", "0:1e99  ", "0:-inf  "])
+def test_a_published_time_that_no_song_has_is_refused(time: str) -> None:
+    lines = parse_lrc(f"[{time}]la\n[00:01.00]lo\n", published=True).lines
+    with pytest.raises(LyricsError, match=r"lyrics\.lrc:1: begins at"):
+        align(lines, Inventory.demo(), published=True)
+
+
+def test_a_warning_is_a_printable_line() -> None:
+    (warning,) = parse_lrc("[ve\x1brse]\n[00:01.00]la").warnings
+    assert warning == r"lyrics.lrc:1: [ve\x1brse] is not sung, put a time before it if it should be"
+
+
+def test_published_lyrics_have_the_bounds_of_a_song_too() -> None:
+    with pytest.raises(LyricsError, match=r"lyrics\.lrc:2: 5009 characters, break it"):
+        parse_lrc("[00:01.00]la\n[00:02.00]" + "- " * 2500, published=True)
+    with pytest.raises(LyricsError, match=r"lyrics\.lrc:2001: more than 2000 lines"):
+        parse_lrc("[00:01.00]la\n" * 3000, published=True)

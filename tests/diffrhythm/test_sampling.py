@@ -1,5 +1,6 @@
 import json
 import math
+import os
 import resource
 from collections.abc import Callable
 from dataclasses import replace
@@ -451,6 +452,8 @@ ABOUT = {
         {"begun": [0.0, 0.5]},
         {"passes": None},
         {"passes": -1},
+        {"time_grid": [0.0, 10**400, 1.0]},
+        {"begun": [[[0.0]]]},
         {"conditioning_hash": 5},
     ],
     ids=str,
@@ -494,3 +497,12 @@ def test_a_checkpoint_of_another_batch_is_refused() -> None:
     state = states_of()[0]
     with pytest.raises(CheckpointError, match="shape"):
         sample(MODEL, song(), NOISE[:1], steps=6, cfg=2.0, resume=state)
+
+
+def test_a_checkpoint_of_deep_brackets_and_a_pipe_are_refused(tmp_path: Path) -> None:
+    tensors = {"x_t": torch.zeros(1, 4, 64), "velocity": torch.zeros(1, 4, 64)}
+    save_file(tensors, tmp_path / "deep", {"state": "[" * 50_000})
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("deep", "pipe"):
+        with pytest.raises(CheckpointError, match="delete it"):
+            load_state(tmp_path / name)

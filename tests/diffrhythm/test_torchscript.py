@@ -223,3 +223,22 @@ def test_a_bundle_with_a_script_makes_songs_by_it(scripted_bundle: Bundle) -> No
     assert torch.allclose(vae.decode(latents(12), coders.decoder), expected, atol=1e-5)
     song = generate(scripted_bundle, lyrics=None, style="pop", duration=2.0, seed=1, steps=1, cfg=0.0)
     assert song.audio.shape == (2, 88200)
+
+
+def test_a_device_is_no_torchscript() -> None:
+    with pytest.raises(BundleError, match="no file: /dev/zero"):
+        load(Path("/dev/zero"))
+
+
+def test_a_damaged_packed_program_is_refused_in_a_line(script: Path, tmp_path: Path) -> None:
+    damaged = tmp_path / "damaged.pt"
+    with zipfile.ZipFile(script) as archive, zipfile.ZipFile(damaged, "w", zipfile.ZIP_DEFLATED) as packed:
+        for entry in archive.infolist():
+            packed.writestr(entry.filename, archive.read(entry))
+        program = next(entry for entry in packed.infolist() if entry.filename.endswith(".py"))
+    content = bytearray(damaged.read_bytes())
+    begin = program.header_offset + 30 + len(program.filename)
+    content[begin : begin + 40] = b"\xff" * 40
+    damaged.write_bytes(content)
+    with pytest.raises(BundleError, match="no TorchScript, or a cut one"):
+        load(damaged)

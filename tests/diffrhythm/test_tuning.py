@@ -1,6 +1,7 @@
 """Grids found by dynamic programming, walked before they are believed, and kept with their evidence."""
 
 import json
+import os
 import shutil
 from itertools import combinations
 from pathlib import Path
@@ -216,3 +217,18 @@ def test_garbage_is_no_tuning(small: Bundle) -> None:
         (small.folder / tuning.FILE).write_bytes(content)
         with pytest.raises(BundleError, match="delete it"):
             tuning.found(small)
+
+
+def test_what_is_no_file_is_no_tuning(small: Bundle) -> None:
+    path = small.folder / tuning.FILE
+    path.mkdir()
+    with pytest.raises(BundleError, match=r"no tuning, but .* delete it"):
+        tuning.found(small)
+    path.rmdir()
+    os.mkfifo(path)
+    with pytest.raises(BundleError, match="no tuning, but 0 bytes"):
+        tuning.found(small)
+    path.unlink()
+    path.symlink_to(path.name)
+    with pytest.raises(BundleError, match=r"cannot read .* delete it"):
+        tuning.found(small)

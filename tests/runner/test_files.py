@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
+import subprocess
+import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -173,3 +176,24 @@ def test_surplus_keys_are_left_out(tmp_path: Path) -> None:
 def test_a_whole_number_may_stand_for_a_float(tmp_path: Path) -> None:
     write_json(tmp_path / "m", asdict(BEAT) | {"step_s": 2})
     assert read_message(tmp_path / "m", Heartbeat) == replace(BEAT, step_s=2)
+
+
+@pytest.mark.parametrize("target", ["/dev/zero", "/dev/null", "/dev/full", "."])
+def test_a_device_or_a_folder_in_a_files_place_is_foreign(tmp_path: Path, target: str) -> None:
+    (tmp_path / "m").symlink_to(target)
+    with pytest.raises(ForeignFileError, match="is no ordinary file; remove it"):
+        read_json(tmp_path / "m")
+
+
+def test_a_pipe_in_a_files_place_is_foreign_and_nobody_waits_for_it(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "m")
+    code = "import pathlib, sys, runner.files; runner.files.read_json(pathlib.Path(sys.argv[1]))"
+    command = [sys.executable, "-c", code, str(tmp_path / "m")]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert "ForeignFileError" in ended.stderr
+
+
+def test_a_name_that_is_not_utf_8_comes_back_as_it_was(tmp_path: Path) -> None:
+    write_json(tmp_path / "m", {"path": "/night\udcff/月.yaml"})
+    assert read_json(tmp_path / "m") == {"path": "/night\udcff/月.yaml"}
+    assert "月" in (tmp_path / "m").read_bytes().decode()

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from folders import add_attempt, outputs_in, write_batch, write_manifest
 
+from runner.errors import RunnerError
 from runner.logs import CHUNK_BYTES, read, show
 from runner.messages import QueuedSong
 from runner.songfolder import Attempt, Outputs, SongFolder
@@ -155,3 +156,12 @@ def test_following_ends_with_the_song_in_real_life(outputs: Outputs, song: SongF
         write_manifest(song)
         assert follower.stdout.read() == b"goodbye\n"
     assert follower.returncode == 0
+
+
+@pytest.mark.parametrize("target", ["/dev/zero", "/proc/self/mem"])
+def test_a_log_that_cannot_be_read_is_named(song: SongFolder, target: str) -> None:
+    (attempt, _) = song.attempts()
+    attempt.log.unlink()
+    attempt.log.symlink_to(target)
+    with pytest.raises(RunnerError, match=r"attempts/1/worker\.log: (is no ordinary file|cannot be read)"):
+        list(read(song, attempt, running=lambda: False))

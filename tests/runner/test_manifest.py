@@ -233,3 +233,18 @@ def test_a_manifest_with_a_field_of_another_kind_makes_no_song_finished(
 ) -> None:
     write_json(song.manifest, write(song) | changes)
     assert manifest.finished(song, PRINT) is None
+
+
+@pytest.mark.parametrize("target", ["/dev/zero", "."])
+def test_a_sound_that_is_no_ordinary_file_makes_no_song_finished(song: SongFolder, target: str) -> None:
+    write(song)
+    song.audio("wav").unlink()
+    song.audio("wav").symlink_to(target)
+    assert manifest.finished(song, PRINT) is None
+
+
+def test_a_sound_larger_than_any_that_a_child_can_write_is_not_read(song: SongFolder) -> None:
+    write(song)
+    with song.audio("wav").open("r+b") as file:
+        file.truncate(2**42)
+    assert manifest.finished(song, PRINT) is None

@@ -262,3 +262,30 @@ def test_a_manifest_that_cannot_be_read_or_is_older_shows_nothing(tmp_path: Path
     outputs.song("night/b").manifest.write_text("{")
     add_attempt(outputs.song("night/c"))
     assert shown(outputs) == []
+
+
+@pytest.mark.parametrize("line", ['{"t": ' + "9" * 400 + "}", "[" * 50_000, '{"t": ' + "9" * 5000 + "}"])
+def test_a_line_that_no_reader_can_take_is_passed_over(song: SongFolder, line: str) -> None:
+    attempt = add_attempt(song)
+    log_steps(attempt, '{"step": 1, "t": 0.25}\n' + line + "\n")
+    assert last_t(attempt) == 0.25
+
+
+def test_of_a_step_log_without_end_only_the_end_is_read(song: SongFolder) -> None:
+    attempt = add_attempt(song)
+    with attempt.steps.open("wb") as file:
+        file.truncate(2**40)
+        file.seek(0, os.SEEK_END)
+        file.write(b'\n{"t": 0.5}\n')
+    assert last_t(attempt) == 0.5
+
+
+@pytest.mark.parametrize("odd", ["1" + "0" * 400, "1e999"])
+def test_a_decoder_of_a_number_that_no_float_holds_is_passed_over(tmp_path: Path, odd: str) -> None:
+    song = Outputs(tmp_path).song("night/rain")
+    song.folder.mkdir(parents=True)
+    for decoder in (f'{{"speed": {odd}, "around_s": 1}}', f'{{"speed": 1, "around_s": {odd}}}'):
+        song.manifest.write_text(
+            f'{{"model_hash": "m", "precision": "fp32", "duration": 95, "decoder": {decoder}}}'
+        )
+        assert shown(Outputs(tmp_path)) == []

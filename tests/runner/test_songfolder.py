@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from runner.errors import LockedError, OutputError, RunnerError
-from runner.songfolder import Outputs, SongFolder, find, is_id
+from runner.songfolder import Outputs, SongFolder, find, is_song
 
 HOLD = (
     "import sys, pathlib; from runner.songfolder import Outputs\n"
@@ -123,8 +123,8 @@ def test_a_song_is_found_by_its_id_or_by_a_name_that_only_one_has(name: str, id:
 
 @pytest.mark.parametrize("text", ["../night", "night/..", "/rain", "night/", "a/b/c", "rain", "./a", "a/\0"])
 def test_a_path_out_of_the_outputs_is_no_song(text: str) -> None:
-    assert not is_id(text)
-    assert all(map(is_id, SONGS))
+    assert not is_song(text)
+    assert all(map(is_song, SONGS))
 
 
 @pytest.mark.parametrize(

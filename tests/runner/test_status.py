@@ -461,3 +461,33 @@ def test_looking_loads_no_heavy_library() -> None:
     )
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert told.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize(
+    "song",
+    ["../../elsewhere", "/etc/x", "night/..", "night//rain", "night", "a\0b/c", "x" * 300 + "/y", "n/\ud800"],
+)
+def test_a_batch_that_names_what_is_no_song_is_told_without(outputs: Outputs, song: str) -> None:
+    write_manifest(outputs.song("monday/old"))
+    write_batch(outputs, [QueuedSong(song, "running")])
+    whole = look(outputs)
+    assert [row.song for row in whole.rows] == ["monday/old"]
+    assert "names songs that are none" in whole.problems[0]
+
+
+def test_times_that_no_clock_shows_are_shown_as_unknown(
+    outputs: Outputs, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_batch(outputs, [entry("queued")])
+    content = json.loads(outputs.batch.read_text()) | {"started_wall": 1e308}
+    write_json(outputs.batch, content)
+    assert show(outputs) == 0
+    assert "since ? (pid" in capsys.readouterr().out
+
+
+def test_the_seconds_of_all_attempts_are_a_number_of_json(outputs: Outputs) -> None:
+    song = outputs.song("night/rain")
+    for _ in range(2):
+        attempt = add_attempt(song)
+        write_message(attempt.outcome, Outcome(attempt.number, "timeout", "", elapsed_s=1.7e308))
+    json.dumps(as_json(look(outputs)), allow_nan=False)

@@ -180,3 +180,17 @@ def test_a_file_that_cannot_be_read_says_why(tmp_path: Path) -> None:
 def test_a_name_too_long_for_the_disk_is_a_plain_error(tmp_path: Path) -> None:
     with pytest.raises(TextFileError, match="cannot be read"):
         textfile.read_text(tmp_path / ("x" * 300))
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ('a: "\\ud800"', r"1:4: '\ud800' is not a valid str; correct it"),
+        ('"\\udcff": 1', "1:1: a key must be text; put it in quotes"),
+        ("? !!str [a]\n: b", "1:3: a key must be text; put it in quotes"),
+    ],
+)
+def test_half_a_character_and_a_list_that_calls_itself_text_are_refused(text: str, problem: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        yamlfile.parse(text, Path("night.yaml"))
+    assert str(caught.value) == f"night.yaml:{problem}"
