@@ -411,7 +411,7 @@ def classify(
 def _killed_words(held: Held) -> str:
     if not held.full:
         return (
-            "out of memory: the kernel killed it, as the machine, or all songs together, had no more to give"
+            "out of memory: the kernel killed it, as all songs together, or the machine, had no more to have"
         )
     return f"out of memory: the kernel killed it at its limit of {_gib(held.limit)} (control group)"
 
