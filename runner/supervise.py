@@ -510,9 +510,10 @@ def _judge_end(
     cause: Cause | None
     if told is not None and told.cause is None:
         cause, message = None, told.message  # a kill that came too late for a finished song
-    elif kill is not None:
+    elif kill is not None and not (held and held.killed and kill.cause in MEMORY_CAUSES):
         cause, message = kill.cause, kill.message
     else:
+        # Of its own accord, or the kernel was quicker than we.
         code = exit_code if exit_code is not None else -signal.SIGKILL
         cause, message = verdict.classify(code, told, watch, limits, probes.oom_kills(), held)
     if survivors:

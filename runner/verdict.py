@@ -397,12 +397,9 @@ def classify(
     the kernel's count after the end, on the whole machine. held: what the attempt's control group tells:
     exact where there is one.
     """
-    if (
-        held is not None
-        and held.killed
-        and exit_code != 0
-        and (told is None or told.cause in (None, "crash"))
-    ):
+    made = exit_code == 0 and told is not None and told.cause is None
+    explained = told is not None and told.cause not in (None, "crash")
+    if held is not None and held.killed and not made and not explained:
         return "out-of-memory", _killed_words(held)
     if told is not None and (exit_code == 0) == (told.cause is None):
         return told.cause, told.message
@@ -420,7 +417,7 @@ def classify(
 def _killed_words(held: Held) -> str:
     if not held.full:
         return (
-            "out of memory: the kernel killed it, as the machine, or all songs together, had no more to give"
+            "out of memory: the kernel killed it, as all songs together, or the machine, had no more to have"
         )
     return f"out of memory: the kernel killed it at its limit of {_gib(held.limit)} (control group)"
 

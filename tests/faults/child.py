@@ -11,7 +11,8 @@ Runs in the worker's place: `python child.py REQUEST`. The words:
     hold                 as daemon, with both ends of a pipe open besides
     eat MIB              take that much private memory and keep it
     breed MIB            start a process that takes that much; end with code 1 if it is killed
-    map MIB              map a file of that size and read all of it, three times
+    map MIB              map a file of that size and read all of it, twice; end with code 1 if the second time
+                         it had to come from the disk again
     cgroup PATH          join the control group of that path
     thrash MIB           take that much memory and touch its pages at random for ever
     touch N MIB          N steps of 0.05 s, each touching MIB of the memory that was eaten
@@ -197,8 +198,12 @@ class Child:
             for _ in range(int(mib)):
                 weights.write(os.urandom(1 << 20))
         with file.open("rb") as content, mmap.mmap(content.fileno(), 0, prot=mmap.PROT_READ) as mapped:
-            for _ in range(3):
-                sum(mapped[offset] for offset in range(0, len(mapped), 4096))
+            for _ in range(2):
+                before = resource.getrusage(resource.RUSAGE_SELF).ru_majflt
+                offsets = range(0, len(mapped), 4096)
+                sum(mapped[offset] for offset in random.sample(offsets, len(offsets)))
+        if resource.getrusage(resource.RUSAGE_SELF).ru_majflt - before > 100:
+            os._exit(1)
 
     def do_cgroup(self, path: str) -> None:
         Path(path, "cgroup.procs").write_text(str(os.getpid()))

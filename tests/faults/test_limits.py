@@ -54,9 +54,8 @@ def test_who_allocates_without_end_is_killed_by_the_kernel_and_nobody_else_is(
     assert parent.wait() == 0, parent.err
     first, second = (read_json(attempt.request) for attempt in folder.attempts())
     assert causes(folder) == ["out-of-memory", None], outcomes(folder)
-    assert outcomes(folder)[0]["message"] == (
-        "out of memory: the kernel killed it at its limit of 0.9 GiB (control group)"
-    )
+    # At its own limit or, with the other song beside it, at that of all songs.
+    assert outcomes(folder)[0]["message"].startswith("out of memory: the kernel killed it")
     assert (first["precision"], second["precision"]) == ("bf16", "int8")
     assert read_json(folder.manifest)["resumed_at"] == 2
     assert causes(parent.outputs.song("night/quiet")) == [None]
@@ -75,7 +74,7 @@ def test_songs_that_together_want_more_than_there_is_are_killed_one_by_one_until
     assert groups_in(cell) == []
 
 
-def test_mapped_files_do_not_count_against_a_songs_memory(
+def test_weights_that_are_mapped_stay_in_memory_beside_what_a_song_may_have_for_itself(
     tmp_path: Path, folder: SongFolder, cell: cgroups.Group
 ) -> None:
     parent = Parent(tmp_path, [job("map 300\nsteps 2 0.01", memory_bytes=128 * MIB)], group=cell.entry)

@@ -1,4 +1,4 @@
-"""Where groups can be made, on folders that stand for other machines; what kernels do, on real groups."""
+"""Where groups can be made, on folders that stand for other machines; what real ones do."""
 
 from __future__ import annotations
 

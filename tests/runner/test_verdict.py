@@ -353,7 +353,7 @@ def test_a_kill_by_the_kernel_for_want_of_memory_is_out_of_memory() -> None:
     ("exit_code", "outcome", "held", "expected"),
     [
         (-9, None, Held(GIB, 1, full=True), "out of memory: the kernel killed it at its limit of 1.0 GiB"),
-        (-9, None, Held(GIB, 1, full=False), "out of memory: the kernel killed it, as the machine"),
+        (-9, None, Held(GIB, 1, full=False), "out of memory: the kernel killed it, as all songs together"),
         (1, None, Held(GIB, 1, full=True), "out of memory"),  # a process that it had started was killed
         (1, told("crash"), Held(GIB, 1, full=True), "out of memory"),
         (3, told("bad-input"), Held(GIB, 1, full=True), "words"),
