@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,7 +59,7 @@ def recall(folder: SongFolder, fingerprint: str) -> Past:
             _end(outcome, requests[outcome.attempt]) for outcome in outcomes if outcome.cause is not None
         ),
         checkpoint=kept[-1].checkpoint if kept else None,
-        checkpoint_t=(last_t(kept[-1]) or 0.0) if kept else 0.0,
+        checkpoint_t=_reached(kept[-1], requests) if kept else 0.0,
         request=newest,
         attempt=mine[-1],
     )
@@ -161,6 +162,17 @@ def _tail(path: Path) -> str:
     with opened(path) as file:
         file.seek(max(0, os.fstat(file.fileno()).st_size - TAIL_BYTES))
         return file.read(TAIL_BYTES).decode(errors="replace")
+
+
+def _reached(attempt: Attempt, requests: Mapping[int, SongRequest]) -> float:
+    """t of the attempt's checkpoint; where its log has no whole line yet, of the one that it went on from."""
+    t, begun = last_t(attempt), requests[attempt.number].checkpoint
+    if t is not None or begun is None:
+        return t or 0.0
+    name = Path(begun).parent.name
+    earlier = Attempt(attempt.folder.parent / name)
+    known = name.isdecimal() and earlier.number < attempt.number and earlier.number in requests
+    return _reached(earlier, requests) if known else 0.0
 
 
 def _end(outcome: Outcome, request: SongRequest) -> End:

@@ -19,19 +19,22 @@ _PAGE = resource.getpagesize()
 def read(pid: int, beat_file: Path, *, attempt: int) -> Reading:
     """The child pid and its machine at this moment. A beat of an earlier attempt is none."""
     status = _fields(Path(f"/proc/{pid}/status"))
-    cpu_s, major_faults = _stat(pid)
+    cpu_s, user_s, major_faults = _stat(pid)
     memory = _fields(Path("/proc/meminfo"))
+    swapped_in, refaulted, kills = _vmstat("pswpin", "workingset_refault_file", "oom_kill")
     return Reading(
         mono=time.monotonic(),
         boot=time.clock_gettime(time.CLOCK_BOOTTIME),
         beat=beat(pid, beat_file, attempt=attempt),
         cpu_s=cpu_s,
+        user_s=user_s,
         anon=status.get("RssAnon"),
         rss=status.get("VmRSS"),
         swap=status.get("VmSwap"),
         major_faults=major_faults,
-        swapped_in=_swapped_in(),
-        oom_kills=oom_kills(),
+        swapped_in=None if swapped_in is None else swapped_in * _PAGE,
+        refaulted=None if refaulted is None else refaulted * _PAGE,
+        oom_kills=kills,
         stalled_s=_stalled_s(),
         available=memory.get("MemAvailable"),
         swap_free=memory.get("SwapFree"),
@@ -74,30 +77,30 @@ def _fields(path: Path) -> dict[str, int]:
     return found
 
 
-def _stat(pid: int) -> tuple[float | None, int | None]:
+def _stat(pid: int) -> tuple[float | None, float | None, int | None]:
+    """CPU seconds, those of them outside the kernel, and major faults."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
-        return None, None
-    return (int(fields[11]) + int(fields[12])) / _TICKS, int(fields[9])
+        return None, None, None
+    user, system = int(fields[11]), int(fields[12])
+    return (user + system) / _TICKS, user / _TICKS, int(fields[9])
 
 
 def oom_kills() -> int | None:
     """How often the kernel has killed for want of memory, in any control group, since it started."""
-    return _vmstat("oom_kill")
+    return _vmstat("oom_kill")[0]
 
 
-def _swapped_in() -> int | None:
-    pages = _vmstat("pswpin")
-    return None if pages is None else pages * _PAGE
-
-
-def _vmstat(name: str) -> int | None:
+def _vmstat(*names: str) -> list[int | None]:
+    """Counters of the whole machine, each None where this kernel has none of that name."""
+    found = {}
     with suppress(OSError):
         for line in Path("/proc/vmstat").read_text().splitlines():
-            if line.startswith(f"{name} "):
-                return int(line.split()[1])
-    return None
+            name, _, value = line.partition(" ")
+            if name in names:
+                found[name] = int(value)
+    return [found.get(name) for name in names]
 
 
 def _stalled_s() -> float | None:

@@ -538,14 +538,14 @@ def _judge_end(
 
 
 def _evidence(watch: Watch) -> list[dict[str, Any]]:
-    """The last minute of samples, one a second at most, without the beats."""
+    """The last minute of samples, one a second at most, without the beats; that which decided is last."""
     kept: list[dict[str, Any]] = []
-    for at, reading in watch.samples:
-        if not kept or at - kept[-1]["at"] >= 1.0:
+    for at, reading in reversed(watch.samples):
+        if not kept or kept[-1]["at"] - at >= 1.0:
             kept.append(
                 {
                     "at": round(at, 2),
                     **{k: v for k, v in asdict(replace(reading, beat=None)).items() if k != "beat"},
                 }
             )
-    return kept
+    return kept[::-1]

@@ -22,21 +22,25 @@ class Reading:
     """What the machine and the child say at one moment; what a kernel does not tell is None.
 
     mono, boot: CLOCK_MONOTONIC and CLOCK_BOOTTIME in seconds (only the second runs while the machine is
-    suspended). cpu_s, anon, swap, major_faults: the child's CPU seconds, bytes of private memory in RAM and
-    in swap, faults that went to a disk. swapped_in, stalled_s, oom_kills: bytes read back from swap, seconds
-    in which every process waited for memory (PSI memory full) and kills by the kernel for want of memory, on
-    the whole machine since it started. available, swap_free: what the machine has left, in bytes.
+    suspended). cpu_s, user_s, anon, swap, major_faults: the child's CPU seconds, those of them outside the
+    kernel, bytes of private memory in RAM and in swap, faults that went to a disk. swapped_in, refaulted,
+    stalled_s, oom_kills: bytes read back from swap, bytes of files read again after they were taken from
+    memory, seconds in which every process waited for memory (PSI memory full) and kills by the kernel for
+    want of memory, on the whole machine since it started. available, swap_free: what the machine has left, in
+    bytes.
     """
 
     mono: float
     boot: float
     beat: Heartbeat | None = None
     cpu_s: float | None = None
+    user_s: float | None = None
     anon: int | None = None
     rss: int | None = None
     swap: int | None = None
     major_faults: int | None = None
     swapped_in: int | None = None
+    refaulted: int | None = None
     stalled_s: float | None = None
     oom_kills: int | None = None
     available: int | None = None
@@ -114,10 +118,15 @@ WINDOW_S = 60.0
 # Signs of thrashing, each over every quarter of thrash_s. A disk serves 100–100,000 faults a second; a
 # healthy child has almost none once it is loaded.
 THRASH_FAULTS_PER_S = 20.0
-THRASH_SWAP_IN_PER_S = 1 << 20
+THRASH_READ_PER_S = 1 << 20
 THRASH_STALLED_SHARE = 0.2
+# A child that computes for longer between two faults is slowed by them, not stopped. (What the kernel
+# computes to serve a fault is not the child's.)
+THRASH_USER_S = 1e-3
 # And the song must have lost its progress: this many of its own best steps without one.
 THRASH_STEPS = 3
+# Before a step is measured nothing tells that progress is lost: this many times thrash_s.
+THRASH_UNMEASURED = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,12 +175,13 @@ def observe(watch: Watch, reading: Reading) -> Watch:
 
     A gap in which the machine was suspended (CLOCK_BOOTTIME ran ahead) or this watcher itself was not
     served, other than for want of memory, is not charged to the child, and gives it a fresh allowance before
-    it counts as stalled.
+    it counts as stalled. Of want of memory, too, no more than WINDOW_S is charged at once: what is longer was
+    a machine that its host had paused in the middle of it.
     """
     last = watch.last
     gap = max(0.0, reading.mono - last.mono) if last else 0.0
     suspended = max(0.0, (reading.boot - last.boot) - gap) if last else 0.0
-    charged = gap if last and _waited_for_memory(last, reading) else min(gap, LATE_TICK_S)
+    charged = min(gap, WINDOW_S if last and _waited_for_memory(last, reading) else LATE_TICK_S)
     lost = suspended + gap - charged
     now = watch.charged_s + charged
     marker = _marker(reading.beat)
@@ -200,11 +210,13 @@ def heard(watch: Watch, beat: Heartbeat | None) -> Watch:
 
 
 def _waited_for_memory(first: Reading, last: Reading) -> bool:
-    """Did the machine, between two readings, read from swap or wait for memory as one that thrashes does?"""
+    """Did the machine, between two readings, read again what it had, or wait for memory, as in a thrash?"""
     seconds = last.mono - first.mono
     swap_in = _rate(first.swapped_in, last.swapped_in, seconds)
+    refault = _rate(first.refaulted, last.refaulted, seconds)
     stalled = _rate(first.stalled_s, last.stalled_s, seconds)
-    return (swap_in or 0.0) >= THRASH_SWAP_IN_PER_S or (stalled or 0.0) >= THRASH_STALLED_SHARE
+    read = max(swap_in or 0.0, refault or 0.0)
+    return read >= THRASH_READ_PER_S or (stalled or 0.0) >= THRASH_STALLED_SHARE
 
 
 def _marker(beat: Heartbeat | None) -> _Marker | None:
@@ -298,7 +310,9 @@ def _works(watch: Watch) -> bool:
 
 def _thrashing(watch: Watch, limits: Limits) -> Kill | None:
     """Swap thrash: sustained, this child's own doing, and only with loss of progress."""
-    if watch.idle_s < max(limits.thrash_s, THRASH_STEPS * (watch.best_step_s or 0.0)):
+    best = watch.best_step_s
+    lost_s = THRASH_UNMEASURED * limits.thrash_s if best is None else THRASH_STEPS * best
+    if watch.idle_s < max(limits.thrash_s, lost_s):
         return None
     start = watch.charged_s - limits.thrash_s
     bounds = [*(start + limits.thrash_s * i / 4 for i in range(4)), watch.charged_s]
@@ -316,26 +330,40 @@ def _thrashing(watch: Watch, limits: Limits) -> Kill | None:
 
 @dataclass(frozen=True, slots=True)
 class _Rates:
+    """Per second. grown: of the child's resident bytes. swap: its bytes there, at the end."""
+
     faults: float
+    user: float | None
+    grown: float | None
     swap_in: float | None
+    refault: float | None
     stalled: float | None
     swap: int
 
     @property
     def thrash(self) -> bool:
-        """The child itself waits for its pages, and either they come from swap or the whole machine waits."""
-        if self.faults < THRASH_FAULTS_PER_S:
+        """The child waits for pages that it had, or for any while the whole machine waits for memory."""
+        if self.faults < max(THRASH_FAULTS_PER_S, (self.user or 0.0) / THRASH_USER_S):
             return False
-        if self.swap_in is None and self.stalled is None:
+        if self.swap_in is None and self.refault is None and self.stalled is None:
             return self.swap > 0  # a kernel that tells nothing: the child's own swap has to do
-        from_swap = self.swap > 0 and (self.swap_in is None or self.swap_in >= THRASH_SWAP_IN_PER_S)
-        return from_swap or (self.stalled or 0.0) >= THRASH_STALLED_SHARE
+        from_swap = self.swap > 0 and (self.swap_in is None or self.swap_in >= THRASH_READ_PER_S)
+        return from_swap or self._from_files or (self.stalled or 0.0) >= THRASH_STALLED_SHARE
+
+    @property
+    def _from_files(self) -> bool:
+        """Files are read again and do not stay: it is not loading a model that was in memory before."""
+        if self.refault is None or self.grown is None:
+            return False
+        return self.refault >= THRASH_READ_PER_S and self.grown < self.refault / 2
 
     @property
     def words(self) -> str:
         parts = [f"{self.faults:.0f} major faults/s of its own"]
         if self.swap_in is not None:
             parts.append(f"{self.swap_in / 2**20:.1f} MiB/s read from swap")
+        if self.refault is not None:
+            parts.append(f"{self.refault / 2**20:.1f} MiB/s read again from files")
         if self.stalled is not None:
             parts.append(f"{100 * self.stalled:.0f} % of the time waiting for memory")
         return ", ".join(parts)
@@ -354,7 +382,10 @@ def _span_rates(watch: Watch, start: float, end: float) -> _Rates | None:
         return None
     return _Rates(
         faults=faults,
+        user=_rate(first.user_s, last.user_s, seconds),
+        grown=None if first.rss is None or last.rss is None else (last.rss - first.rss) / seconds,
         swap_in=_rate(first.swapped_in, last.swapped_in, seconds),
+        refault=_rate(first.refaulted, last.refaulted, seconds),
         stalled=_rate(first.stalled_s, last.stalled_s, seconds),
         swap=last.swap,
     )
@@ -499,11 +530,13 @@ class _Count:
 
 @dataclass(frozen=True, slots=True)
 class _Course:
-    """wrong_in: the arithmetic in which the numbers were last wrong."""
+    """wrong_in: the arithmetic in which the numbers were last wrong. anew: what was sampled is itself wrong,
+    and nothing has been sampled since."""
 
     plan: Plan
     count: _Count = field(default_factory=_Count)
     wrong_in: str | None = None
+    anew: bool = False
 
 
 def next_attempt(
@@ -521,7 +554,7 @@ def next_attempt(
     """
     course = _Course(first)
     for end in ends:
-        course = _after(course, end)
+        course = replace(_after(course, end), wrong_in=_wrong_in(course, end), anew=_anew(course, end))
     plan, count = course.plan, course.count
     if not ends:
         return plan
@@ -537,15 +570,13 @@ def next_attempt(
         return replace(why, message=f"{why.message}; its early estimate could not be kept either")
     spent = count.slow >= attempts or count.memory >= attempts or out_of_time
     # Wrong numbers in the safest arithmetic: trying again would compute the same.
-    if spent or (last.cause == "numbers" and course.wrong_in == ARITHMETIC[-1]):
+    if spent or course.wrong_in == ARITHMETIC[-1]:
         if checkpoint_t < WORTH_HEARING_T:
             return why
         return replace(
             plan, mode="estimate", resume=True, note=f"keeping its estimate at t = {checkpoint_t:.2f}"
         )
-    if last.cause == "numbers" and last.t >= 1:
-        return replace(plan, resume=False)  # what was sampled is itself wrong
-    return plan
+    return replace(plan, resume=plan.resume and not course.anew)
 
 
 def _after(course: _Course, end: End) -> _Course:
@@ -558,11 +589,23 @@ def _after(course: _Course, end: End) -> _Course:
         return _Course(_smaller(_halved(plan), end), replace(count, memory=count.memory + 1))
     slow = replace(count, slow=count.slow + 1)
     if end.cause == "numbers":
-        return _Course(replace(_safer(plan), note="safer arithmetic"), slow, wrong_in=plan.precision)
+        return _Course(replace(_safer(plan), note="safer arithmetic"), slow)
     if end.cause == "crash":
         again = plan if count.crashes == 0 else _safer(_halved(plan))
         return _Course(again, replace(slow, crashes=count.crashes + 1))
     return _Course(_halved(plan), slow)
+
+
+def _wrong_in(course: _Course, end: End) -> str | None:
+    if end.mode == "estimate" or end.cause in FREE_CAUSES or end.cause == "no-disk":
+        return course.wrong_in  # it has tried nothing else
+    return course.plan.precision if end.cause == "numbers" else None
+
+
+def _anew(course: _Course, end: End) -> bool:
+    if end.cause == "numbers" and end.t >= 1:
+        return True
+    return course.anew and end.t == 0
 
 
 def _halved(plan: Plan) -> Plan:

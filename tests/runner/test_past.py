@@ -156,6 +156,29 @@ def test_the_newest_checkpoint_of_this_making_is_taken(song: SongFolder) -> None
     assert recall(song, "f").checkpoint == attempts[3].checkpoint  # the last one got to no step
 
 
+def test_a_checkpoint_whose_step_was_not_logged_is_as_far_at_least_as_the_one_it_went_on_from(
+    song: SongFolder,
+) -> None:
+    first = add_attempt(song, "timeout")
+    first.checkpoint.touch()
+    log_steps(first, '{"t": 0.75}\n')
+    second = add_attempt(song, "timeout", checkpoint=str(first.checkpoint))
+    second.checkpoint.touch()
+    for log in ("", '{"t": 0.'):
+        log_steps(second, log)
+        past = recall(song, "f")
+        assert (past.checkpoint, past.checkpoint_t) == (second.checkpoint, 0.75)
+    afresh = add_attempt(song, "timeout")
+    afresh.checkpoint.touch()
+    assert recall(song, "f").checkpoint_t == 0.0
+
+
+@pytest.mark.parametrize("place", ["x", "/", "/a/attempts/9/c", "/a/attempts/1/c", "/a/attempts/-1/c"])
+def test_a_request_that_names_a_checkpoint_of_nowhere_misleads_nobody(song: SongFolder, place: str) -> None:
+    add_attempt(song, "timeout", checkpoint=place).checkpoint.touch()
+    assert recall(song, "f").checkpoint_t == 0.0
+
+
 def test_a_made_song_is_an_outcome_but_no_end(song: SongFolder) -> None:
     add_attempt(song, "timeout")
     write_message(add_attempt(song).outcome, Outcome(2, None, "made", t=1.0))

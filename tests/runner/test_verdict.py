@@ -76,12 +76,15 @@ def ticks(
     start: float = 0.0,
     heartbeat: Heartbeat | None = None,
     cpu: float = 0.0,
+    user: float | None = None,
     faults: float = 0.0,
     swap: int = 0,
     swap_in: float | None = 0.0,
+    refault: float | None = None,
+    grown: float = 0.0,
     stalled: float | None = 0.0,
 ) -> list[Reading]:
-    """Readings of one constant kind; cpu, faults, swap_in and stalled are rates per second."""
+    """Readings of one constant kind; cpu, user, faults, swap_in, refault, grown, stalled: per second."""
     count = int(seconds / every) + 1
     times = [start + i * every for i in range(count)]
     return [
@@ -90,11 +93,13 @@ def ticks(
             boot=at,
             beat=heartbeat,
             cpu_s=at * cpu,
+            user_s=None if user is None else at * user,
             anon=100 * MIB,
-            rss=100 * MIB,
+            rss=100 * MIB + int(at * grown),
             swap=swap,
             major_faults=int(at * faults),
             swapped_in=None if swap_in is None else int(at * swap_in),
+            refaulted=None if refault is None else int(at * refault),
             stalled_s=None if stalled is None else at * stalled,
             available=8000 * MIB,
         )
@@ -153,6 +158,13 @@ def test_a_watcher_that_is_late_because_the_machine_thrashes_charges_the_child_a
     for every in (1.0, 4.0, 11.0, 30.0):
         assert cause_of(watched(thrash(120, every=every)), Limits(timeout_s=3600)) == "swap-thrash", every
     assert watched(thrash(600, every=15.0)).charged_s == pytest.approx(600)
+
+
+def test_a_machine_that_was_paused_by_its_host_in_the_middle_of_a_thrash_is_not_charged_the_pause() -> None:
+    paused = [replace(r, stalled_s=(r.stalled_s or 0.0) + 28_000) for r in thrash(1, start=28_010)]
+    watch = watched([*thrash(10), *paused])
+    assert watch.charged_s <= 10 + WINDOW_S + 1
+    assert cause_of(watch, Limits(timeout_s=100)) is None
 
 
 def test_a_clock_that_jumps_backwards_charges_nothing() -> None:
@@ -244,9 +256,9 @@ def test_on_a_machine_with_almost_nothing_left_the_heaviest_song_ends_and_no_oth
         assert judge(watched(spared), limits, heaviest=True) is None
 
 
-def thrash(seconds: float, **changes: float | None) -> list[Reading]:
+def thrash(seconds: float, *, start: float = 0.0, **changes: float | None) -> list[Reading]:
     rates: dict[str, float | None] = {"faults": 500.0, "swap_in": 20.0 * MIB, "stalled": 0.6}
-    return ticks(seconds, heartbeat=beat(5, step_s=1.0), swap=300 * MIB, **(rates | changes))  # type: ignore[arg-type]
+    return ticks(seconds, start=start, heartbeat=beat(5, step_s=1.0), swap=300 * MIB, **(rates | changes))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -263,6 +275,18 @@ def thrash(seconds: float, **changes: float | None) -> list[Reading]:
         ),
         ("pages of mapped weights read again and again", thrash(25, swap_in=0.0), "swap-thrash"),
         (
+            "the same, seen by the kernel's count of such pages alone",
+            thrash(25, swap_in=0.0, stalled=0.0, refault=6.0 * MIB),
+            "swap-thrash",
+        ),
+        (
+            "weights that were in memory before are loaded once more, and stay",
+            thrash(25, swap_in=0.0, stalled=0.0, refault=6.0 * MIB, grown=5.0 * MIB),
+            None,
+        ),
+        ("a few pages are taken from a child that computes", thrash(25, faults=40.0, user=0.5), None),
+        ("many are, and it hardly computes", thrash(25, faults=4000.0, user=0.5), "swap-thrash"),
+        (
             "weights read for the first time: faults, but nobody waits for memory",
             thrash(25, swap_in=0.0, stalled=0.0),
             None,
@@ -275,6 +299,12 @@ def test_swap_thrash_needs_the_childs_own_faults_and_memory_that_is_waited_for(
     case: str, readings: list[Reading], expected: Cause | None
 ) -> None:
     assert cause_of(watched(readings), Limits(timeout_s=3600, stall_s=3000)) == expected, case
+
+
+def test_before_its_first_step_a_child_has_three_times_as_long_to_thrash() -> None:
+    first = [replace(r, beat=beat(0)) for r in thrash(120)]
+    assert cause_of(watched(first[:60]), Limits(timeout_s=3600)) is None
+    assert cause_of(watched(first[:65]), Limits(timeout_s=3600)) == "swap-thrash"
 
 
 def test_a_child_that_makes_progress_is_never_thrashing() -> None:
@@ -486,6 +516,20 @@ def test_an_estimate_is_judged_by_the_checkpoint_that_it_is_made_of() -> None:
 def test_silence_at_the_end_of_the_grid_is_sampled_again_from_the_noise() -> None:
     assert not plan_after(End("numbers", t=1.0)).resume
     assert plan_after(End("numbers", t=0.5)).resume
+
+
+def test_what_was_sampled_wrong_is_not_gone_on_from_until_something_new_is_there() -> None:
+    silent = End("numbers", t=1.0)
+    assert not plan_after(silent, "lost").resume
+    assert not plan_after(silent, "interrupted", "crash").resume
+    assert not plan_after(silent, "numbers", first=replace(FIRST, precision="int8")).resume
+    assert plan_after(silent, End("lost", t=0.1)).resume
+
+
+def test_an_estimate_of_wrong_numbers_that_was_lost_is_tried_again_and_nothing_else_is() -> None:
+    wrong = [End("numbers", t=0.6), End("numbers", t=0.7)]
+    for cause in ("lost", "interrupted", "crash", "out-of-memory"):
+        assert plan_after(*wrong, End(cause, t=0.7, mode="estimate")).mode == "estimate"  # type: ignore[arg-type]
 
 
 def test_who_does_not_want_to_resume_never_does() -> None:
