@@ -115,7 +115,7 @@ def run(
             raise OutputError(
                 f"{outputs.batch}: written by a newer version; use that one, or choose another --out"
             )
-        return asyncio.run(_run(jobs, outputs, options, show, house, held))
+        return asyncio.run(_run(jobs, outputs, options, show, house or House(mark=""), held))
 
 
 async def _run(
@@ -123,7 +123,7 @@ async def _run(
     outputs: Outputs,
     options: Options,
     show: Callable[[], None],
-    house: House | None,
+    house: House,
     held: Callable[[], bool],
 ) -> Ended:
     me = processes.identity(os.getpid())
@@ -131,29 +131,21 @@ async def _run(
     processes.adopt_orphans()
     # No resolved path holds two slashes, so the mark of these outputs does not begin that of others.
     place = f"{outputs.folder.resolve()}//"
-    house = house or House(mark="")
-    groups = house.root / "sys/fs/cgroup"
-    limit = machine.memory_limit(house.root / "proc/self/cgroup", groups)
-    house = replace(house, memory=machine.usable_memory(probes.total_bytes(), limit))
     site = cgroups.seek(house.root)
-    # The lock is ours: what carries the mark of these outputs, and half-written files, are a dead parent's.
-    await processes.end_tree(lambda: [*processes.marked(place), *cgroups.left(site)], grace_s=0.0)
-    cgroups.sweep(site)
-    outputs.clean()
+    await _clear_up(outputs, place, site)
+    limit = machine.memory_limit(house.root / "proc/self/cgroup", house.root / "sys/fs/cgroup")
     epoch = _epoch(outputs) if options.force else 0.0
     songs, to_make = _sorted_out(jobs, outputs, options, epoch)
-    seen, free = past.shown(outputs), house.free(outputs.folder)
-    needs = [need_of(job, job.plan, seen) for job in to_make]
-    _refuse_full_disk(needs, free, outputs)
-    workers = options.workers or default_workers(needs, free, cores=processes.usable_cores())
     house = replace(
         house,
         mark=f"{place}{me.pid}.{me.started}",
-        room=Room(workers),
         epoch=epoch,
         own=processes.children(),
-        shown=seen,
+        shown=past.shown(outputs),
+        memory=machine.usable_memory(probes.total_bytes(), limit),
     )
+    workers = _workers(to_make, outputs, options, house)
+    house = replace(house, room=Room(workers))
     head = Batch(me.pid, me.started, me.boot_id, time.time(), None, workers, [], epoch)
     board = _Board(outputs, head, held, songs)
     board.write()
@@ -173,6 +165,21 @@ async def _run(
     _close(board)
     problem = board.problem or board.put_off
     return Ended(tuple(board.songs.values()), received[0] if received else None, problem)
+
+
+async def _clear_up(outputs: Outputs, place: str, site: cgroups.Site | None) -> None:
+    """End and remove what dead parents left here. The lock is ours: what carries the mark is none of ours."""
+    await processes.end_tree(lambda: [*processes.marked(place), *cgroups.left(site)], grace_s=0.0)
+    cgroups.sweep(site)
+    outputs.clean()
+
+
+def _workers(to_make: Sequence[Job], outputs: Outputs, options: Options, house: House) -> int:
+    """How many songs at once. Raises OutputError where the disk has no room for any of them."""
+    free = house.free(outputs.folder)
+    needs = [need_of(job, job.plan, house.shown) for job in to_make]
+    _refuse_full_disk(needs, free, outputs)
+    return options.workers or default_workers(needs, free, cores=processes.usable_cores())
 
 
 def _sorted_out(
