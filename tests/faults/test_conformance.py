@@ -66,8 +66,10 @@ def exits(code: int, *, name: str = "", before: str = "", **more: Any) -> Way:
     return Way(name or f"exit-{code}", f"{before}exit {code}", "crash", words, **more)
 
 
-def hangs(name: str, script: str, words: str = "hung: no CPU used and no", **changes: Any) -> Way:
-    pattern = rf"{words} progress for \d+ s \(in phase {{phase}}\)"
+def hangs(
+    name: str, script: str, words: str = "hung: no CPU used and no", *, phase: str = "{phase}", **changes: Any
+) -> Way:
+    pattern = rf"{words} progress for \d+ s \(in phase {phase}\)"
     return Way(name, script, "stalled", pattern, "degraded", changes={"stall_s": 1.0} | changes)
 
 
@@ -159,11 +161,12 @@ def spread(ways: Sequence[Way], phases: Sequence[str] = tuple(PHASES)) -> list[C
 
 
 # The beat that told of the phase is overwritten, mostly before the parent has looked.
+SEEN = "(load|sample|{phase})"
 GARBAGE = [
-    Way(f"beat-{kind}", f"garbage {kind}\nexit 7", "crash", "ended with exit code 7 in phase (load|{phase})")
+    Way(f"beat-{kind}", f"garbage {kind}\nexit 7", "crash", f"ended with exit code 7 in phase {SEEN}")
     for kind in BEATS
 ]
-SILENT = [hangs(f"hang-{kind}", f"garbage {kind}\nhang") for kind in BEATS]
+SILENT = [hangs(f"hang-{kind}", f"garbage {kind}\nhang", phase=SEEN) for kind in BEATS]
 BORN = [phase for phase in PHASES if phase != "unborn"]
 
 DYING = [*cells(WAYS), *spread(OTHERS * 2), *spread(SIGNALS), *spread(EXITS), *spread(GARBAGE, BORN)]
