@@ -236,14 +236,11 @@ class Bundle:
 
         A packed file (packed.py) is read and unpacked instead.
         """
-        import torch
-
         from diffrhythm import torchscript, vae
 
         if VAE_SCRIPT in self.about.files:
             return torchscript.load(self.folder / VAE_SCRIPT)
-        with torch.device("meta"):  # sizes that are wrong cost no memory
-            autoencoder = vae.Vae(self.vae_config)
+        autoencoder = vae.Vae(self.vae_config)
         vae.load_weights(autoencoder, self._tensors(VAE))
         return autoencoder
 

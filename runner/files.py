@@ -23,8 +23,9 @@ Message = TypeVar("Message", SongRequest, Heartbeat, Outcome, Batch, Check, Exam
 Built = TypeVar("Built")
 
 # A message holds a few kilobytes, a request its lyrics (up to 1 MiB), a batch its queue and, to be checked,
-# all of its lyrics.
-MAX_BYTES = 64 * 2**20
+# all of its lyrics. Python makes fifty times as much of a file of brackets.
+MAX_BYTES = 16 * 2**20
+MAX_CHECK_BYTES = 64 * 2**20
 
 
 def write_json(path: Path, content: dict[str, Any], *, durable: bool = True) -> None:
@@ -83,13 +84,13 @@ def opened(path: Path) -> BufferedReader:
     return os.fdopen(handle, "rb")
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path, max_bytes: int = MAX_BYTES) -> dict[str, Any]:
     """The object in path. Raises FileNotFoundError, or ForeignFileError for anything but a JSON object."""
     with opened(path) as file:
         size = os.fstat(file.fileno()).st_size
-        if size > MAX_BYTES:
+        if size > max_bytes:
             raise ForeignFileError(
-                f"{path}: larger than {MAX_BYTES >> 20} MiB; it is not one of ours, remove it"
+                f"{path}: larger than {max_bytes >> 20} MiB; it is not one of ours, remove it"
             )
         content = file.read(size + 1)  # not the bound: Python sets that much memory aside
     try:
@@ -119,7 +120,7 @@ def read_message(path: Path, kind: type[Message]) -> Message:
 
     Raises FileNotFoundError, or ForeignFileError for a torn file, one of a newer schema or of another kind.
     """
-    content = read_json(path)
+    content = read_json(path, MAX_CHECK_BYTES if kind is Check else MAX_BYTES)
     if content.get("schema") != SCHEMA:
         raise ForeignFileError(
             f"{path}: schema {content.get('schema')!r}, this version reads {SCHEMA}; "

@@ -58,6 +58,7 @@ TEXTS = (
     "%s%n{0}{x}",
     "🎵" * 60,
 )
+LARGEST = 2**22
 BYTES = (
     b"\0",
     b"\xff\xfe",
@@ -95,6 +96,7 @@ def mutate(data: bytes, rng: Random, others: Sequence[bytes] = ()) -> bytes:
     """data with one to four things wrong with it. others: what it may be spliced with."""
     for _ in range(rng.choice((1, 1, 1, 2, 4))):
         data = rng.choice(_MUTATORS)(data, rng) if rng.random() < 0.93 else splice(data, rng, others)
+        data = data[:LARGEST]
     return data
 
 
