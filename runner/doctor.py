@@ -19,7 +19,7 @@ from runner.errors import ForeignFileError
 from runner.files import read_message, write_message
 from runner.machine import WINDOWS_DISKS, Machine, usable_memory
 from runner.messages import Examination, ModelFacts
-from runner.words import shown, span
+from runner.words import shown, size, span
 
 SCHEMA = 1
 WORKER = (sys.executable, "-P", "-m", "runner.worker", "examine")
@@ -227,7 +227,7 @@ def _memory(machine: Machine, half: Examination) -> Iterator[Finding]:
     has = usable_memory(machine.memory, machine.memory_limit) or 0
     capped = " (limit of the control group)" if has < machine.memory else ""
     available = min(has, machine.available if machine.available is not None else has)
-    total = f"{_size(has)}{capped}, {_size(available)} free; a song of {whose} needs {_size(need)}"
+    total = f"{size(has)}{capped}, {size(available)} free; a song of {whose} needs {size(need)}"
     if has < need:
         yield Finding("memory", "problem", total, _more_memory(machine, need))
     elif available < need:
@@ -239,7 +239,7 @@ def _memory(machine: Machine, half: Examination) -> Iterator[Finding]:
 
 def _swap(machine: Machine, has: int, need: int) -> Iterator[Finding]:
     if machine.swap:
-        yield Finding("swap", "ok", f"{_size(machine.swap)}, {_size(machine.swap_free or 0)} free")
+        yield Finding("swap", "ok", f"{size(machine.swap)}, {size(machine.swap_free or 0)} free")
     elif has < 2 * need:
         do = (
             "%UserProfile%\\.wslconfig, below [wsl2]: swap=4GB; then wsl --shutdown"
@@ -332,7 +332,7 @@ def _schedule(machine: Machine) -> Iterator[Finding]:
 
 def _places(machine: Machine) -> Iterator[Finding]:
     out = machine.out
-    free = "unknown room" if out.free is None else f"{_size(out.free)} free"
+    free = "unknown room" if out.free is None else f"{size(out.free)} free"
     found = f"{out.folder}: {free} ({out.disk or 'unknown disk'})"
     if not out.is_folder:
         yield Finding(
@@ -351,7 +351,7 @@ def _places(machine: Machine) -> Iterator[Finding]:
         full = f"{found}, but for {out.files_left} more files only"
         yield Finding("disk", "problem", full, "make room by removing files, or choose another --out")
     elif out.free is not None and out.free < NIGHT_BYTES:
-        yield Finding("disk", "note", f"{found}; a night may take {_size(NIGHT_BYTES)}", "make room")
+        yield Finding("disk", "note", f"{found}; a night may take {size(NIGHT_BYTES)}", "make room")
     else:
         yield Finding("disk", "ok", found)
     slow = [place.folder for place in (out, machine.here) if _is_windows(machine, place.disk)]
@@ -379,7 +379,7 @@ def _models(half: Examination) -> Iterator[Finding]:
             yield Finding(
                 "model",
                 state,
-                f"{model.name}: not here ({_size(model.bytes)} to fetch and convert)",
+                f"{model.name}: not here ({size(model.bytes)} to fetch and convert)",
                 f"runner models pull {model.name}",
             )
         elif model.style:
@@ -387,9 +387,9 @@ def _models(half: Examination) -> Iterator[Finding]:
                 "model", "problem", f"{model.name}: {_what(model.style)}", _cure(model.style, model)
             )
         elif model.verified:
-            yield Finding("model", "ok", f"{model.name}: {_size(model.bytes)}, every byte as it was made")
+            yield Finding("model", "ok", f"{model.name}: {size(model.bytes)}, every byte as it was made")
         else:
-            said = f"{model.name}: {_size(model.bytes)}, files of the right sizes"
+            said = f"{model.name}: {size(model.bytes)}, files of the right sizes"
             yield Finding("model", "ok", f"{said}; `runner models verify {model.name}` reads every byte")
 
 
@@ -423,7 +423,3 @@ def _sound(half: Examination) -> Iterator[Finding]:
         )
     else:
         yield Finding("styles", "ok", f"{half.cached} kept in {half.cache_folder}")
-
-
-def _size(count: int) -> str:
-    return f"{count / 1e9:.1f} GB" if count >= 10**8 else f"{count / 1e6:.0f} MB"

@@ -19,6 +19,7 @@ from typing import Any, Literal, TypeVar, get_args
 from runner import processes
 from runner.errors import ForeignFileError, ModelError
 from runner.files import read_json, write_json
+from runner.words import size
 
 SCHEMA = 1
 # A child that tunes touches this beside its paper whenever it has come a step further.
@@ -132,7 +133,7 @@ def read(paper: Path, kind: type[Paper]) -> Paper:
 def table(models: Sequence[Model]) -> list[str]:
     """A line for each model, in columns."""
     rows = [
-        (model.name, model.state, _size(model.bytes), model.durations, model.note or model.folder)
+        (model.name, model.state, size(model.bytes), model.durations, model.note or model.folder)
         for model in models
     ]
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
@@ -140,10 +141,6 @@ def table(models: Sequence[Model]) -> list[str]:
         "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[4]])
         for row in rows
     ]
-
-
-def _size(count: int) -> str:
-    return f"{count / 1e9:.1f} GB" if count >= 10**9 else f"{count / 1e6:.0f} MB"
 
 
 def _env(question: Question) -> dict[str, str] | None:

@@ -220,9 +220,7 @@ def sing(paper: Path) -> int:
     began = time.monotonic() - processes.age_s()
     request = read_message(paper, SongRequest)
     attempt, folder = Attempt(paper.parent), SongFolder(paper.parents[2])
-    pulse = Pulse(folder.heartbeat, song=request.song, attempt=request.attempt, density=request.density)
-    pulse.start()
-    outcome = _attempt(request, attempt, pulse, began)
+    outcome = _attempt(request, attempt, folder, began)
     try:
         write_message(attempt.outcome, outcome)
     except OSError:
@@ -231,9 +229,12 @@ def sing(paper: Path) -> int:
     return EXIT.get(outcome.cause, 1)
 
 
-def _attempt(request: SongRequest, attempt: Attempt, pulse: Pulse, began: float) -> Outcome:
+def _attempt(request: SongRequest, attempt: Attempt, folder: SongFolder, began: float) -> Outcome:
     """The song, or why there is none; the traceback goes to the log, the one line to the outcome."""
     try:
+        # A disk may be full at the very first beat.
+        pulse = Pulse(folder.heartbeat, song=request.song, attempt=request.attempt, density=request.density)
+        pulse.start()
         return _make(request, attempt, pulse, began)
     except Exception as error:  # noqa: BLE001 — whatever it is, the parent shall hear of it in words
         return _failed(request, _cause(error), error)
