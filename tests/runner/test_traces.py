@@ -147,7 +147,9 @@ def test_the_last_minute_before_the_kill_is_kept_where_people_look(
     folder = Outputs(tmp_path).song("night/song")
     attempt = add_attempt(folder)
     request = replace(REQUEST, song=folder.id)
-    outcome = supervise._judge_end(attempt, request, watch, LIMITS, kill, -15, None, watch.charged_s, [])
+    outcome = supervise._judge_end(
+        attempt, request, watch, LIMITS, kill, -15, None, watch.charged_s, [], None
+    )
     write_message(attempt.outcome, outcome)
     assert read_outcome(attempt) == outcome
     assert_readable(outcome.evidence, watch.charged_s)
