@@ -100,7 +100,10 @@ def private_bytes(
     if not alike:
         return foreseen
     song, private = min(reversed(alike), key=lambda each: abs(math.log(each[0].duration / duration)))
-    return math.ceil(MARGIN * private * max(1.0, duration / song.duration))
+    if duration <= song.duration:
+        return math.ceil(MARGIN * private)
+    # Not all of it grows with the song.
+    return math.ceil(MARGIN * max(private, min(private * duration / song.duration, foreseen)))
 
 
 def obstacle(need: Need, others: Collection[Guest], free: Free, places: int) -> Obstacle | None:
@@ -110,7 +113,7 @@ def obstacle(need: Need, others: Collection[Guest], free: Free, places: int) -> 
     if len(others) >= places:
         return Obstacle("turn", f"waits for its turn: {places} at once, since memory ran out")
     memory = _memory_wanted(need, others)
-    if free.memory is not None and free.memory < memory:
+    if free.memory is not None and free.memory < memory and (others or _could_be_had(memory, free)):
         return Obstacle("memory", f"waits for memory: {size(memory)} needed, {size(free.memory)} free")
     together = need.private + sum(other.need.private for other in others)
     if others and free.for_songs is not None and free.for_songs < together:
@@ -122,13 +125,19 @@ def obstacle(need: Need, others: Collection[Guest], free: Free, places: int) -> 
     return None
 
 
+def _could_be_had(memory: int, free: Free) -> bool:
+    """If all other programs ended. Else waiting for it is in vain, and the song is tried as it is."""
+    return free.for_songs is None or memory <= free.for_songs
+
+
 def _memory_wanted(need: Need, others: Collection[Guest]) -> int:
     """With what the others have not taken yet, and each model's files once: the kernel counts what is only
     mapped as free."""
     to_come = sum(max(0, other.need.private - other.had) for other in others)
-    guests = (need, *(other.need for other in others))
-    mapped = sum({each.model: each.mapped for each in guests}.values())
-    return need.private + to_come + mapped + MEMORY_RESERVE
+    mapped: dict[str, int] = {}
+    for each in (need, *(other.need for other in others)):
+        mapped[each.model] = max(each.mapped, mapped.get(each.model, 0))
+    return need.private + to_come + sum(mapped.values()) + MEMORY_RESERVE
 
 
 def side_by_side(needs: Sequence[Need], free: Free, most: int) -> int:
@@ -155,13 +164,15 @@ def calmed(places: Places, now: float) -> Places:
 
 
 class Room:
-    """The songs with an attempt under way. One that has to be alone waits until all others have left it,
-    and nobody else enters before."""
+    """The songs with an attempt under way. One that has to be alone, or has waited for long, is the next to
+    enter: others wait until it has."""
 
     def __init__(self, most: int = 10**6) -> None:
         self._places = Places(most, most)
         self._inside: dict[str, Guest] = {}
         self._claimed_by: str | None = None
+        # Memory was once waited for in vain: it is not waited for again until there was enough.
+        self.gave_up_on_memory = False
 
     @property
     def places(self) -> int:
@@ -171,14 +182,24 @@ class Room:
         return not self._inside
 
     def enter(
-        self, song: str, need: Need, free: Free, now: float, *, despite_memory: bool = False
+        self,
+        song: str,
+        need: Need,
+        free: Free,
+        now: float,
+        *,
+        despite_memory: bool = False,
+        overdue: bool = False,
     ) -> Obstacle | None:
-        """None: the song is in the room now; else what keeps it out, and it asks again later."""
+        """None: the song is in the room now; else what keeps it out, and it asks again later.
+
+        overdue: it has waited for long, and is to be the next.
+        """
         if despite_memory:
             free = replace(free, memory=None, for_songs=None)
         if self._claimed_by not in (None, song):
-            return Obstacle("turn", "waits for one that has to be alone")
-        if need.alone:
+            return Obstacle("turn", "waits for one that is the next")
+        if need.alone or overdue:
             self._claimed_by = song
         self._places = calmed(self._places, now)
         others = [guest for name, guest in self._inside.items() if name != song]
@@ -186,6 +207,8 @@ class Room:
         if found is not None:
             return found
         self._inside[song] = Guest(need)
+        if not need.alone:
+            self._claimed_by = None
         return None
 
     def uses(self, song: str, private: int) -> None:
@@ -198,8 +221,9 @@ class Room:
         return max(self._inside, key=lambda each: (self._inside[each].has, each), default=None) == song
 
     def ran_out(self, now: float) -> None:
-        """Memory did: from here on one fewer at once."""
-        self._places = lowered(self._places, len(self._inside), now)
+        """Memory did: from here on one fewer at once. A song that had it to itself says nothing of others."""
+        if len(self._inside) > 1:
+            self._places = lowered(self._places, len(self._inside), now)
 
     def leave(self, song: str) -> None:
         """Leave the room, or no longer wait for it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
 import time
@@ -177,7 +178,7 @@ async def _clear_up(outputs: Outputs, place: str, site: cgroups.Site | None) -> 
 def _workers(to_make: Sequence[Job], outputs: Outputs, options: Options, house: House) -> int:
     """How many songs at once. Raises OutputError where the disk has no room for any of them."""
     free = house.free(outputs.folder)
-    needs = [need_of(job, job.plan, house.shown) for job in to_make]
+    needs = [need_of(job, job.plan, house.shown, house.memory) for job in to_make]
     _refuse_full_disk(needs, free, outputs)
     return options.workers or default_workers(needs, free, cores=processes.usable_cores())
 
@@ -251,7 +252,9 @@ async def _make(queue: deque[Job], outputs: Outputs, house: House, board: _Board
         except OutputError as error:
             ended = QueuedSong(job.song.id, "failed", note=str(error))
         except OSError as error:
-            ended = QueuedSong(job.song.id, "failed", note=_in_words(error, folder.folder))
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            words = _in_words(error, folder.folder)
+            ended = QueuedSong(job.song.id, "interrupted" if full else "failed", note=words)
         except Exception as error:  # noqa: BLE001 — a defect of ours costs this song, not the night
             ended = QueuedSong(job.song.id, "failed", note=_log_defect(outputs, error))
         board.put(ended)

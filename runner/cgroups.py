@@ -195,12 +195,24 @@ def systemd(root: Path, user: pwd.struct_passwd | None = None) -> Systemd | None
 
 
 def seek(root: Path) -> Site | None:
-    """Where this process may make groups, if need be after systemd has moved it to where it may."""
+    """Where this process may make groups, if need be after systemd has moved it to where it may.
+
+    Not out of a group that somebody has given limits: they are meant for us.
+    """
     found = site(root)
-    if found is None and (manager := systemd(root)) is not None:
+    if found is None and not _is_limited(root) and (manager := systemd(root)) is not None:
         _enter_scope(manager, _own(root))
         found = site(root)
     return found
+
+
+def _is_limited(root: Path) -> bool:
+    """Does a v2 group on the way up to the top limit what we use?"""
+    top = root / "sys/fs/cgroup"
+    names = [line[3:].strip("/") for line in _text(_own(root)).splitlines() if line.startswith("0::")]
+    groups = [each for name in names for each in (Path(name), *Path(name).parents)]
+    files = [top / each / file for each in groups for file in ("memory.max", "memory.high", "cpu.max")]
+    return any(_text(file).split()[:1] not in ([], ["max"]) for file in files)
 
 
 def _enter_scope(manager: Systemd, own: Path) -> None:

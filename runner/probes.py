@@ -62,6 +62,11 @@ def disk_free_bytes(folder: Path) -> int | None:
     return None
 
 
+def swap_bytes() -> int | None:
+    """All of the machine's swap."""
+    return _fields(Path("/proc/meminfo")).get("SwapTotal")
+
+
 def total_bytes() -> int | None:
     return _fields(Path("/proc/meminfo")).get("MemTotal")
 

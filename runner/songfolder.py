@@ -9,9 +9,11 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 from runner.errors import LockedError, OutputError, RunnerError
 from runner.files import make_folder, sync_folder
+from runner.messages import Format
 
 # Bytes of a file's name, on every file system of Linux.
 _LONGEST_NAME = 255
@@ -121,10 +123,13 @@ class SongFolder:
     def tidy(self, sound: Path) -> None:
         """Remove what a finished song needs no more: checkpoints, and its sound in another format or in an
         attempt that died before it could say so."""
-        patterns = ("attempts/*/checkpoint.safetensors", "attempts/*/song.*", "song.*")
-        for path in (path for pattern in patterns for path in self.folder.glob(pattern)):
-            if path not in (sound, self.manifest):
-                path.unlink(missing_ok=True)
+        sounds = [
+            f"{place}song.{extension}" for place in ("", "attempts/*/") for extension in get_args(Format)
+        ]
+        for pattern in ("attempts/*/checkpoint.safetensors", *sounds):
+            for path in self.folder.glob(pattern):
+                if path != sound and not path.is_dir():
+                    path.unlink(missing_ok=True)
 
     def publish(self, sound: Path) -> Path:
         """Move a finished sound to its final name, for good."""

@@ -382,8 +382,9 @@ def _facts(
     mine = [attempt for attempt in attempts if series is None or attempt.number >= series]
     outcomes = [(attempt.number, _message(attempt.outcome, Outcome, problems)) for attempt in mine]
     beat = _message(song.heartbeat, Heartbeat, problems)
-    if beat is not None and newest and beat.attempt != newest:
-        beat = None  # the newest child has not spoken yet
+    waits = entry is not None and entry.state in ("queued", "running") and entry.note and not entry.attempt
+    if waits or (beat is not None and newest and beat.attempt != newest):
+        beat = None  # it waits for its next attempt, or the newest child has not spoken yet
     alive = beat is not None and beat.boot_id == boot and sender_lives(beat)
     return Facts(
         entry=entry,

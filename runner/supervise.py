@@ -9,6 +9,7 @@ import asyncio
 import errno
 import secrets
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -20,6 +21,7 @@ from typing import Any, TypeVar
 
 from runner import admission, cgroups, foresight, manifest, probes, processes, verdict
 from runner.admission import Free, Need, Obstacle, Room
+from runner.errors import ForeignFileError
 from runner.files import write_json, write_message
 from runner.foresight import Shown
 from runner.messages import (
@@ -100,7 +102,12 @@ class House:
     @property
     def memory_for_songs(self) -> int | None:
         """For all of them together."""
-        return None if self.memory is None else verdict.room(self.memory)
+        return None if self.memory is None else verdict.for_songs(self.memory)
+
+    @property
+    def ceiling(self) -> int | None:
+        """Of private memory of a song that names none: in RAM and in swap, as that is counted."""
+        return None if self.memory_for_songs is None else self.memory_for_songs + (probes.swap_bytes() or 0)
 
     def free(self, folder: Path) -> Free:
         """What there is now for the songs of that folder."""
@@ -120,14 +127,15 @@ async def supervise(
     redo_degraded: forget the attempts that made a degraded song.
     """
     began = time.monotonic()
-    past = _take_up(job, folder, house, redo_degraded=redo_degraded)
+    since = next((attempt.number + 1 for attempt in reversed(folder.attempts())), 1)
+    past = _take_up(job, folder, house, since, redo_degraded=redo_degraded)
     while True:
         if past.outcomes and past.outcomes[-1].cause is None:
-            state = await _with_room(partial(_finish, job, folder, past, house), house)
+            state = await _when_there_is_room(partial(_finish, job, folder, past, house), house)
             if state is not None:
                 return replace(state, seconds=time.monotonic() - began)
-            _distrust(past)
-            past = recall(folder, job.fingerprint)
+            await _when_there_is_room(partial(_distrust, past), house)
+            past = _recall(folder, job, since)
         spent_s = sum(o.elapsed_s for o in past.outcomes if o.cause not in FREE_CAUSES)
         left_s = None if job.song.deadline_s is None else job.song.deadline_s - spent_s
         plan = verdict.next_attempt(
@@ -147,32 +155,39 @@ async def supervise(
             if put_off is not None:
                 return put_off
             outcome = await _attempt(job, folder, house, plan, past, left_s, say)
-            if outcome.cause in MEMORY_CAUSES:
+            if outcome.cause in MEMORY_CAUSES and not (
+                outcome.cause == "memory-ceiling" and job.song.memory_bytes
+            ):
                 house.room.ran_out(time.monotonic())
         finally:
             house.room.leave(folder.id)
         if outcome.cause in FREE_CAUSES:
             return QueuedSong(folder.id, "interrupted", note=outcome.message, attempt=outcome.attempt)
-        past = recall(folder, job.fingerprint)
+        past = _recall(folder, job, since)
 
 
-def _take_up(job: Job, folder: SongFolder, house: House, *, redo_degraded: bool) -> Past:
+def _take_up(job: Job, folder: SongFolder, house: House, since: int, *, redo_degraded: bool) -> Past:
     """What earlier batches have left of this song that is worth going on with."""
     folder.stop.unlink(missing_ok=True)
     folder.clean()
-    past = recall(folder, job.fingerprint)
+    past = _recall(folder, job, since)
     if house.epoch and past.request is not None and past.request.epoch != house.epoch:
         return Past()  # to be made anew, seed and all
     if redo_degraded and past.outcomes and past.outcomes[-1].song.get("degraded"):
         return Past(seed=past.seed)
-    past = replace(
-        past, ends=tuple(end for end in past.ends if end.cause != "no-disk")
-    )  # there may be room now
     spent = verdict.next_attempt(
         job.plan, past.ends, attempts=job.song.attempts, checkpoint_t=past.checkpoint_t
     )
     # Given up by a batch that could not write that down: this one tries afresh, as after any failure.
     return Past(seed=past.seed) if isinstance(spent, GiveUp) else past
+
+
+def _recall(folder: SongFolder, job: Job, since: int) -> Past:
+    """What the folder tells. A full disk met before this batch's first attempt, `since`, is forgotten."""
+    past = recall(folder, job.fingerprint)
+    numbers = [outcome.attempt for outcome in past.outcomes if outcome.cause is not None]
+    ends = zip(numbers, past.ends, strict=True)
+    return replace(past, ends=tuple(e for number, e in ends if e.cause != "no-disk" or number >= since))
 
 
 def _as_checked(job: Job) -> bool:
@@ -181,7 +196,7 @@ def _as_checked(job: Job) -> bool:
         return True
     try:
         return manifest.fingerprint(job.song, job.answer) == job.fingerprint
-    except OSError:
+    except (OSError, ForeignFileError):
         return False
 
 
@@ -207,7 +222,7 @@ def _finish(job: Job, folder: SongFolder, past: Past, house: House) -> QueuedSon
     assert past.request is not None
     sound = past.attempt.audio(past.request.format)
     sound = folder.publish(sound) if sound.exists() else folder.audio(past.request.format)
-    if not sound.exists() or manifest.sha256(sound) != past.outcomes[-1].song.get("sha256"):
+    if not sound.is_file() or manifest.sha256(sound) != past.outcomes[-1].song.get("sha256"):
         return None
     folder.failure.unlink(missing_ok=True)
     folder.tidy(sound)
@@ -256,24 +271,29 @@ async def _turn(
     What others of ours hold comes back when they end. What nobody of ours holds is waited for await_s; then
     memory is tried without, since a prediction may be wrong, but a full disk is not.
     """
-    need = need_of(job, plan, house.shown)
+    need, room = need_of(job, plan, house.shown, house.memory), house.room
     waiting = QueuedSong(folder.id, "running" if past.outcomes else "queued", attempts=len(past.outcomes))
-    empty_since = time.monotonic()
+    began = empty_since = time.monotonic()
+    kind = ""
     while True:
         if (stop := _asked_to_stop(folder, house)) is not None:
             return replace(waiting, state="interrupted", note=stop.message)
         now = time.monotonic()
-        if not house.room.is_empty():
+        if not room.is_empty():
             empty_since = now
         tired = now - empty_since >= house.await_s
-        free = house.free(folder.folder)
-        found = house.room.enter(folder.id, need, free, now, despite_memory=tired)
+        despite_memory = tired or (room.is_empty() and room.gave_up_on_memory)
+        overdue = kind == "memory" and now - began >= house.await_s
+        found = room.enter(
+            folder.id, need, house.free(folder.folder), now, despite_memory=despite_memory, overdue=overdue
+        )
         if found is None:
+            room.gave_up_on_memory = despite_memory
             return None
         if found.kind == "disk" and tired:
             return _put_off(waiting, found)
-        if found.words != waiting.note:
-            waiting = replace(waiting, note=found.words)
+        if found.kind != kind:  # not for each byte that comes or goes
+            kind, waiting = found.kind, replace(waiting, note=found.words)
             say(waiting)
         await _tick(house)
 
@@ -283,8 +303,8 @@ def _put_off(waiting: QueuedSong, found: Obstacle) -> QueuedSong:
     return replace(waiting, state="interrupted" if waiting.attempts else "left", note=words)
 
 
-def need_of(job: Job, plan: Plan, songs: Sequence[Shown]) -> Need:
-    """What the next attempt will have at its most. songs: finished before."""
+def need_of(job: Job, plan: Plan, songs: Sequence[Shown], memory: int | None) -> Need:
+    """What the next attempt will have at its most. songs: finished before. memory: all that there is."""
     answer = job.answer
     private = admission.private_bytes(
         songs,
@@ -295,7 +315,7 @@ def need_of(job: Job, plan: Plan, songs: Sequence[Shown]) -> Need:
     )
     if plan.await_bytes:
         # The next plan needs less than the last attempt had, which may have been more than there is.
-        private = min(plan.await_bytes, (probes.total_bytes() or plan.await_bytes) // 2)
+        private = min(plan.await_bytes, plan.await_bytes if memory is None else memory // 2)
     return Need(
         private=private,
         mapped=answer.mapped_bytes,
@@ -314,9 +334,9 @@ async def _attempt(
     left_s: float | None,
     say: Callable[[QueuedSong], None],
 ) -> Outcome:
-    attempt = folder.new_attempt()
+    attempt = await _when_there_is_room(folder.new_attempt, house)
     request = _ask(job, folder, attempt, house, plan, past, left_s)
-    write_message(attempt.request, request)
+    await _when_there_is_room(partial(write_message, attempt.request, request), house)
     folder.failure.unlink(missing_ok=True)  # it told of an earlier making
     say(
         QueuedSong(
@@ -327,11 +347,12 @@ async def _attempt(
     if outcome.t is None and request.checkpoint is not None:  # it got no step further
         outcome = replace(outcome, t=past.checkpoint_t)
     folder.clean()
-    await _with_room(partial(write_message, attempt.outcome, outcome), house)
+    house.room.uses(folder.id, 0)
+    await _when_there_is_room(partial(write_message, attempt.outcome, outcome), house)
     return outcome
 
 
-async def _with_room(act: Callable[[], Done], house: House) -> Done:
+async def _when_there_is_room(act: Callable[[], Done], house: House) -> Done:
     """What act gives, as soon as the disk has room for what it writes; its OSError after await_s.
 
     An end that is not written down is forgotten, and a made song without its manifest is none.
@@ -401,7 +422,7 @@ async def _run(job: Job, folder: SongFolder, attempt: Attempt, request: SongRequ
     limits = verdict.Limits(
         timeout_s=request.timeout_s,
         stall_s=job.song.stall_s,
-        memory_bytes=job.song.memory_bytes or house.memory_for_songs,
+        memory_bytes=job.song.memory_bytes or house.ceiling,
         thrash_s=house.thrash_s,
         floor_bytes=None if house.memory is None else verdict.floor(house.memory),
     )
@@ -417,10 +438,10 @@ async def _run(job: Job, folder: SongFolder, attempt: Attempt, request: SongRequ
             env={},
             group=group.entry if group else None,
         )
-    except OSError as error:
+    except (OSError, subprocess.SubprocessError) as error:
         if group is not None:
             group.remove()
-        if error.errno not in (errno.EAGAIN, errno.ENOMEM):
+        if not isinstance(error, OSError) or error.errno not in (errno.EAGAIN, errno.ENOMEM):
             raise
         return Outcome(attempt.number, "out-of-memory", f"no process could be started: {error.strerror}")
     house.own.add(process.pid)

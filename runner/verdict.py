@@ -77,7 +77,7 @@ RESERVE_BYTES = 2 * 2**30
 MAPPED_BYTES = 6 * 2**30
 
 
-def room(has: int) -> int:
+def for_songs(has: int) -> int:
     """The memory that songs may have of so much."""
     return has - _reserve(has)
 
@@ -120,6 +120,8 @@ WINDOW_S = 60.0
 THRASH_FAULTS_PER_S = 20.0
 THRASH_READ_PER_S = 1 << 20
 THRASH_STALLED_SHARE = 0.2
+# What a fault brings of a file that is read in its order, at the least: the kernel reads ahead.
+READ_BYTES = 32 << 10
 # A child that computes for longer between two faults is slowed by them, not stopped. (What the kernel
 # computes to serve a fault is not the child's.)
 THRASH_USER_S = 1e-3
@@ -355,7 +357,8 @@ class _Rates:
         """Files are read again and do not stay: it is not loading a model that was in memory before."""
         if self.refault is None or self.grown is None:
             return False
-        return self.refault >= THRASH_READ_PER_S and self.grown < self.refault / 2
+        stays = self.grown >= self.faults * READ_BYTES  # it reads what it never had
+        return self.refault >= THRASH_READ_PER_S and self.grown < self.refault / 2 and not stays
 
     @property
     def words(self) -> str:

@@ -56,7 +56,9 @@ def remark(row: Row) -> str:
         return row.note
     if row.health == "gone":
         return "its process died without a word"
-    if row.state == "running" and row.ended and not _waits(row):
+    if _waits(row):
+        return row.note
+    if row.state == "running" and row.ended:
         return f"{row.ended[-1].cause}: {row.why}"
     return row.why or row.note
 

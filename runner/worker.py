@@ -223,9 +223,9 @@ def sing(paper: Path) -> int:
     outcome = _attempt(request, attempt, folder, began)
     try:
         write_message(attempt.outcome, outcome)
-    except OSError:
+    except OSError as error:
         _log_traceback()
-        return EXIT_NO_ROOM
+        return EXIT_NO_ROOM if error.errno in _NO_DISK else 1
     return EXIT.get(outcome.cause, 1)
 
 

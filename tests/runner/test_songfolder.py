@@ -50,6 +50,24 @@ def test_publishing_moves_the_sound_out_of_its_attempt(tmp_path: Path) -> None:
     assert not sound.exists()
 
 
+def test_tidying_leaves_what_is_none_of_ours(tmp_path: Path) -> None:
+    song = SongFolder(tmp_path / "night" / "rain")
+    attempt = song.new_attempt()
+    attempt.checkpoint.touch()
+    for sound in (song.audio("wav"), song.audio("flac"), attempt.audio("wav")):
+        sound.touch()
+    (song.folder / "song.stems").mkdir()
+    (song.folder / "song.lrc").touch()
+    song.tidy(song.audio("wav"))
+    assert sorted(path.name for path in song.folder.iterdir()) == [
+        "attempts",
+        "song.lrc",
+        "song.stems",
+        "song.wav",
+    ]
+    assert list(attempt.folder.iterdir()) == []
+
+
 def test_cleaning_takes_only_half_written_files(tmp_path: Path) -> None:
     outputs = Outputs(tmp_path)
     song = outputs.song("night/rain")

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from folders import add_attempt, write_failure
 
-from runner import manifest, probes, processes
+from runner import manifest, processes
 from runner.admission import Free, Need, Obstacle, Room
 from runner.files import read_json, read_message, write_message
 from runner.foresight import Decoder, Shown
@@ -25,6 +25,7 @@ from tests.faults.batches import CHILD, causes, job
 
 JOB = job("steps 2 0.01", seed=7)
 SOUND = b"a song"
+MEMORY = 8 * 2**30
 NOBODY_IS_ASKED = job("fail bad-input", seed=7)  # a child that is started fails the song at once
 
 
@@ -316,10 +317,8 @@ def test_a_song_that_was_foreseen_too_large_is_tried_all_the_same_in_the_end(son
 
 def test_after_a_kill_for_memory_as_much_is_waited_for_as_the_last_attempt_had(song: SongFolder) -> None:
     plan = replace(JOB.plan, await_bytes=3000)
-    assert need_of(JOB, plan, []).private == 3000
-    total = probes.total_bytes()
-    assert total is not None
-    assert need_of(JOB, replace(plan, await_bytes=2**60), []).private == total // 2
+    assert need_of(JOB, plan, [], MEMORY).private == 3000
+    assert need_of(JOB, replace(plan, await_bytes=2**60), [], MEMORY).private == MEMORY // 2
 
 
 def test_a_song_that_waits_for_the_disk_is_left_and_says_what_to_do(song: SongFolder) -> None:
@@ -328,6 +327,21 @@ def test_a_song_that_waits_for_the_disk_is_left_and_says_what_to_do(song: SongFo
     assert (ended.state, song.attempts()) == ("left", [])
     assert ended.note.startswith("room on the disk: ")
     assert ended.note.endswith("; make room, then run the same command again")
+
+
+def test_a_full_disk_of_an_earlier_night_takes_no_attempts_from_this_one(song: SongFolder) -> None:
+    for _ in range(4):
+        past_attempt(song, "no-disk")
+    assert make(song, job("only 6\nfail no-disk", seed=7)).state == "done"
+    assert causes(song) == [*["no-disk"] * 6, None]
+
+
+def test_memory_that_was_waited_for_in_vain_is_not_waited_for_again(song: SongFolder) -> None:
+    room = Room()
+    room.gave_up_on_memory = True
+    said: list[str] = []
+    ended = make(song, too_large(JOB), say=lambda each, _: said.append(each.note), room=room)
+    assert (ended.state, said) == ("done", [""])
 
 
 def test_a_song_that_was_begun_and_finds_the_disk_full_goes_on_another_time(song: SongFolder) -> None:
@@ -384,7 +398,7 @@ def test_a_finished_song_shows_the_next_ones_how_much_memory_it_had(song: SongFo
     (told,) = shown
     assert told.private is not None
     assert told.private > 30 * 2**20
-    assert need_of(JOB, JOB.plan, shown).private > told.private
+    assert need_of(JOB, JOB.plan, shown, MEMORY).private > told.private
 
 
 def test_a_song_that_is_cancelled_leaves_no_child(song: SongFolder) -> None:

@@ -23,11 +23,11 @@ from runner.verdict import (
     Watch,
     classify,
     floor,
+    for_songs,
     heard,
     judge,
     next_attempt,
     observe,
-    room,
 )
 
 MIB = 1 << 20
@@ -235,7 +235,7 @@ def test_the_memory_ceiling_counts_private_memory_in_ram_and_swap_over_two_readi
 
 def test_songs_leave_a_reserve_to_the_machine_and_less_than_half_of_that_is_too_little() -> None:
     for has, reserve in ((1 << 30, 128 << 20), (8 << 30, 1 << 30), (16 << 30, 2 << 30), (256 << 30, 2 << 30)):
-        assert room(has) == has - reserve
+        assert for_songs(has) == has - reserve
         assert floor(has) == reserve // 2
 
 
@@ -305,6 +305,16 @@ def test_before_its_first_step_a_child_has_three_times_as_long_to_thrash() -> No
     first = [replace(r, beat=beat(0)) for r in thrash(120)]
     assert cause_of(watched(first[:60]), Limits(timeout_s=3600)) is None
     assert cause_of(watched(first[:65]), Limits(timeout_s=3600)) == "swap-thrash"
+
+
+def test_a_slow_first_reading_of_weights_beside_anothers_refaults_is_no_thrash() -> None:
+    loading = [
+        replace(r, rss=100 * MIB + int(i * 5e6), refaulted=int(i * 20e6), beat=beat(phase="load"))
+        for i, r in enumerate(thrash(120, faults=60.0, swap_in=0.0, stalled=0.0))
+    ]
+    assert cause_of(watched([replace(r, swap=0) for r in loading]), Limits(timeout_s=3600)) is None
+    still = [replace(r, swap=0, rss=100 * MIB) for r in loading]
+    assert cause_of(watched(still), Limits(timeout_s=3600)) == "swap-thrash"
 
 
 def test_a_child_that_makes_progress_is_never_thrashing() -> None:
