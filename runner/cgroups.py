@@ -319,13 +319,17 @@ def _is_orphan(name: re.Match[str]) -> bool:
 
 def members(folder: Path) -> list[Identity]:
     """Who lives in a group and in those below it."""
-    pids = {pid for file in folder.rglob("cgroup.procs") for pid in _pids(file.parent)}
+    pids: set[int] = set()
+    with suppress(FileNotFoundError):  # another batch sweeps, too
+        pids.update(pid for file in folder.rglob("cgroup.procs") for pid in _pids(file.parent))
     return [who for pid in pids if (who := processes.identity(pid)) is not None]
 
 
 def _remove(folder: Path) -> None:
-    end = time.monotonic() + REMOVE_S
-    for each in (*folder.glob("[0-9]*/"), folder):
+    end, below = time.monotonic() + REMOVE_S, []
+    with suppress(FileNotFoundError):
+        below = list(folder.glob("[0-9]*/"))
+    for each in (*below, folder):
         while each.is_dir():
             try:
                 each.rmdir()

@@ -25,8 +25,8 @@ Runs in the worker's place: `python child.py REQUEST`. The words:
     no-beat              from here on beat no more
     half NAME            write half of that file under its own name: sound, outcome, checkpoint, or the song's
                          final-sound, manifest
-    fill [FILE]          write until the disk or its own limit of 1 MiB is full, then end as the worker does;
-                         a FILE stays
+    fill [FILE]          write until its own limit of 1 MiB is full, or, to a FILE that stays, the disk; then
+                         end as the worker does
     flood MIB            write so much to the log
     made                 write sound and outcome of a finished song, and go on with the script
     silent               leave no outcome
@@ -270,7 +270,7 @@ class Child:
 
     def do_fill(self, file: str = "") -> None:
         _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, hard))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (hard if file else 1 << 20, hard))
         temporary = Path(file) if file else self.attempt.folder / ".song.wav.half.tmp"
         try:
             with temporary.open("wb", buffering=0) as sink:
@@ -284,7 +284,8 @@ class Child:
             if not file:
                 temporary.unlink()
             words = os.strerror(errno.ENOSPC)
-            write_message(self.attempt.outcome, Outcome(self.request.attempt, "no-disk", words))
+            with suppress(OSError):
+                write_message(self.attempt.outcome, Outcome(self.request.attempt, "no-disk", words))
         os._exit(5)
 
     def do_flood(self, mib: str) -> None:
