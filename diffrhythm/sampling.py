@@ -402,10 +402,12 @@ def _state(about: dict[str, object], tensors: dict[str, Tensor]) -> State:
     time_grid, begun = (tuple(float(point) for point in each) for each in (points, begun_points))
     grids.check(time_grid)
     grids.check(begun)
+    if len(begun) == 1 < len(time_grid):
+        raise ValueError(f"a grid of {len(time_grid)} points that began without steps")
     if not 0 <= position < len(time_grid) or passes < 0:
         raise ValueError(f"position {position} in a grid of {len(time_grid)} points after {passes} passes")
     x_t, velocity = tensors.pop("x_t"), tensors.pop("velocity")
-    if x_t.dim() != 3 or x_t.shape != velocity.shape:
+    if x_t.dim() != 3 or x_t.shape != velocity.shape or not x_t.numel():
         raise ValueError(f"latents of shapes {list(x_t.shape)} and {list(velocity.shape)}")
     if not all(_is_sound(tensor) for tensor in (x_t, velocity, *tensors.values())):
         raise ValueError("numbers that are not float32 or not finite")
