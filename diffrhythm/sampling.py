@@ -29,6 +29,8 @@ from diffrhythm.transformer import Constants, Modulation
 LARGEST_STD = 50.0
 # A full-length song's state is 3 MB; this bounds what a damaged file can make us read.
 LARGEST_CHECKPOINT_BYTES = 256 * 2**20
+# And the JSON in it, a few kilobytes: Python makes fifty times as much of brackets.
+LARGEST_STATE = 2**22
 CHECKPOINT_SCHEMA = 2
 # What the names of the solver's tensors begin with in a checkpoint.
 MEMORY = "memory."
@@ -266,7 +268,10 @@ def load_state(path: Path) -> State:
         if size > LARGEST_CHECKPOINT_BYTES:
             raise CheckpointError(_damaged(path, f"{size} bytes are more than any checkpoint has"))
         with safe_open(path, framework="pt") as file:
-            about = json.loads((file.metadata() or {})["state"])
+            told = (file.metadata() or {})["state"]
+            if len(told) > LARGEST_STATE:
+                raise CheckpointError(_damaged(path, f"{len(told)} characters are more than any state has"))
+            about = json.loads(told)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a mapping
         state = _state(about, tensors)
     except (

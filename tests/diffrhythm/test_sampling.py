@@ -505,7 +505,8 @@ def test_a_checkpoint_of_another_batch_is_refused() -> None:
 def test_a_checkpoint_of_deep_brackets_and_a_pipe_are_refused(tmp_path: Path) -> None:
     tensors = {"x_t": torch.zeros(1, 4, 64), "velocity": torch.zeros(1, 4, 64)}
     save_file(tensors, tmp_path / "deep", {"state": "[" * 50_000})
+    save_file(tensors, tmp_path / "wide", {"state": "[]," * 2_000_000})
     os.mkfifo(tmp_path / "pipe")
-    for name in ("deep", "pipe"):
+    for name in ("deep", "wide", "pipe"):
         with pytest.raises(CheckpointError, match="delete it"):
             load_state(tmp_path / name)
