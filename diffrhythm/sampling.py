@@ -29,6 +29,8 @@ from diffrhythm.transformer import Constants, Modulation
 LARGEST_STD = 50.0
 # A full-length song's state is 3 MB; this bounds what a damaged file can make us read.
 LARGEST_CHECKPOINT_BYTES = 256 * 2**20
+# And the JSON in it, a few kilobytes: Python makes fifty times as much of brackets.
+LARGEST_STATE = 2**22
 CHECKPOINT_SCHEMA = 2
 # What the names of the solver's tensors begin with in a checkpoint.
 MEMORY = "memory."
@@ -266,7 +268,10 @@ def load_state(path: Path) -> State:
         if size > LARGEST_CHECKPOINT_BYTES:
             raise CheckpointError(_damaged(path, f"{size} bytes are more than any checkpoint has"))
         with safe_open(path, framework="pt") as file:
-            about = json.loads((file.metadata() or {})["state"])
+            told = (file.metadata() or {})["state"]
+            if len(told) > LARGEST_STATE:
+                raise CheckpointError(_damaged(path, f"{len(told)} characters are more than any state has"))
+            about = json.loads(told)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a mapping
         state = _state(about, tensors)
     except (
@@ -402,10 +407,12 @@ def _state(about: dict[str, object], tensors: dict[str, Tensor]) -> State:
     time_grid, begun = (tuple(float(point) for point in each) for each in (points, begun_points))
     grids.check(time_grid)
     grids.check(begun)
+    if len(begun) == 1 < len(time_grid):
+        raise ValueError(f"a grid of {len(time_grid)} points that began without steps")
     if not 0 <= position < len(time_grid) or passes < 0:
         raise ValueError(f"position {position} in a grid of {len(time_grid)} points after {passes} passes")
     x_t, velocity = tensors.pop("x_t"), tensors.pop("velocity")
-    if x_t.dim() != 3 or x_t.shape != velocity.shape:
+    if x_t.dim() != 3 or x_t.shape != velocity.shape or not x_t.numel():
         raise ValueError(f"latents of shapes {list(x_t.shape)} and {list(velocity.shape)}")
     if not all(_is_sound(tensor) for tensor in (x_t, velocity, *tensors.values())):
         raise ValueError("numbers that are not float32 or not finite")

@@ -454,6 +454,7 @@ ABOUT = {
         {"passes": -1},
         {"time_grid": [0.0, 10**400, 1.0]},
         {"begun": [[[0.0]]]},
+        {"begun": [0.0]},
         {"conditioning_hash": 5},
     ],
     ids=str,
@@ -473,6 +474,8 @@ def test_a_checkpoint_that_says_nonsense_is_refused(change: dict[str, Any], tmp_
         {"x_t": torch.zeros(1, 4, 64)},
         {"x_t": torch.zeros(1, 4, 64), "velocity": torch.zeros(1, 5, 64)},
         {"x_t": torch.zeros(4, 64), "velocity": torch.zeros(4, 64)},
+        {"x_t": torch.zeros(0, 4, 64), "velocity": torch.zeros(0, 4, 64)},
+        {"x_t": torch.zeros(1, 0, 64), "velocity": torch.zeros(1, 0, 64)},
         {"x_t": torch.zeros(1, 4, 64).half(), "velocity": torch.zeros(1, 4, 64)},
         {"x_t": torch.full((1, 4, 64), math.nan), "velocity": torch.zeros(1, 4, 64)},
         {"x_t": torch.zeros(1, 4, 64), "velocity": torch.full((1, 4, 64), math.inf)},
@@ -502,7 +505,8 @@ def test_a_checkpoint_of_another_batch_is_refused() -> None:
 def test_a_checkpoint_of_deep_brackets_and_a_pipe_are_refused(tmp_path: Path) -> None:
     tensors = {"x_t": torch.zeros(1, 4, 64), "velocity": torch.zeros(1, 4, 64)}
     save_file(tensors, tmp_path / "deep", {"state": "[" * 50_000})
+    save_file(tensors, tmp_path / "wide", {"state": "[]," * 2_000_000})
     os.mkfifo(tmp_path / "pipe")
-    for name in ("deep", "pipe"):
+    for name in ("deep", "wide", "pipe"):
         with pytest.raises(CheckpointError, match="delete it"):
             load_state(tmp_path / name)

@@ -218,7 +218,7 @@ def mutate_json(data: bytes, rng: Random, others: Sequence[bytes] = ()) -> bytes
         value = _changed(value, rng)
     # Numbers that json.dumps would not write stand in it as marked texts.
     text = json.dumps(value, ensure_ascii=rng.random() < 0.8).encode(errors="surrogatepass")
-    return re.sub(rb'"#number (.*?)"', rb"\1", text)
+    return re.sub(rb'"#number (.*?)"', rb"\1", text)[:LARGEST]
 
 
 def _changed(value: Any, rng: Random) -> Any:
@@ -233,6 +233,8 @@ def _changed(value: Any, rng: Random) -> Any:
         return value | {key: _changed(value[key], rng)}
     if isinstance(value, list) and value and rng.random() < 0.8:
         at = rng.randrange(len(value))
+        if rng.random() < 0.1:
+            return value[: rng.randint(0, len(value))]
         if rng.random() < 0.2:
             return value[:at] + [value[at]] * rng.choice((0, 2, 200)) + value[at + 1 :]
         return [*value[:at], _changed(value[at], rng), *value[at + 1 :]]

@@ -24,7 +24,7 @@ from tests.fuzz import corpus
 
 ROOT = Path(__file__).parents[2]
 # Of other people's, where they are at hand; never a part of the project.
-MORE_LYRICS = Path("/work/shared/upstream-data/lrc")
+MORE_LYRICS = ROOT.parent / "shared" / "upstream-data" / "lrc"
 
 Mutator = Callable[[bytes, Random, Sequence[bytes]], bytes]
 
