@@ -436,7 +436,7 @@ def _make_bundle(place: Path, rng: Random | None) -> None:
     folder = place / "bundle"
     folder.mkdir()
     for path in _demo().iterdir():
-        folder.joinpath(path.name).symlink_to(path)
+        shutil.copy(path, folder)
     if rng is None:
         return
     name = rng.choice((*_BUNDLE_FILES, "bundle.json", "vae.safetensors", "tuning.json", "packed"))

@@ -70,6 +70,8 @@ NOT_ASKED_OF_ANSWER: dict[str, Any] = {
     "precision": "int8",
     "demo": False,
     "choice": "in other words",
+    "private_bytes": 9,
+    "mapped_bytes": 9,
 }
 PRINT = manifest.fingerprint(JOB.song, JOB.answer)
 
