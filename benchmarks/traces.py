@@ -162,7 +162,7 @@ def main() -> None:
 
 def record(name: str, case: Case) -> None:
     with contextlib.ExitStack() as stack:
-        place = Path(stack.enter_context(tempfile.TemporaryDirectory(dir="/tmp", prefix="traces-")))
+        place = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="traces-")))
         weights = written(place / "weights")
         if case.swap:
             stack.enter_context(swap(place / "swap"))
