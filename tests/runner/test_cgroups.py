@@ -113,6 +113,29 @@ def test_a_user_gets_a_group_from_systemd_only_if_it_outlives_the_login(
     assert cgroups.systemd(root, ANN) == (None if missing else Systemd(root / "run/user/1000"))
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root is given a scope by the machine's systemd")
+@pytest.mark.parametrize(
+    ("limits", "asked"),
+    [
+        ({}, True),
+        ({"a/memory.max": "max", "a/b/cpu.max": "max 100000"}, True),
+        ({"a/memory.max": "8589934592"}, False),
+        ({"a/b/memory.high": "8589934592"}, False),
+        ({"a/b/cpu.max": "50000 100000"}, False),
+    ],
+)
+def test_nobody_is_moved_out_of_limits_that_somebody_has_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limits: dict[str, str], asked: bool
+) -> None:
+    files = v2() | SYSTEMD | {f"sys/fs/cgroup/{name}": text for name, text in limits.items()}
+    root, told = put(tmp_path, files), tmp_path / "told"
+    put(tmp_path, {"bin/busctl": f"#!/bin/sh\n: >{told}\nexit 1\n"})
+    (tmp_path / "bin/busctl").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    assert cgroups.seek(root) is None
+    assert told.exists() == asked
+
+
 def test_of_orphaned_groups_only_those_of_the_dead_of_our_own_pids_are_swept(tmp_path: Path) -> None:
     me = processes.identity(ME)
     assert me is not None
