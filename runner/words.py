@@ -218,7 +218,7 @@ def _changes(before: Row | None, row: Row) -> Iterator[str]:
         return
     for end in row.ended[len(before.ended) :]:
         yield f"attempt {end.attempt} ended: {end.cause}: {end.message}"
-    if _waits(row) and row.note != before.note:
+    if _waits(row) and row.attempt == before.attempt and row.note != before.note:
         yield row.note
         return
     if row.state != "running":

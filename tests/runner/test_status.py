@@ -42,6 +42,7 @@ from runner.status import (
     state_of,
     survey,
 )
+from runner.words import remark
 
 BEAT = replace(beat_of(DEAD), progress_mono=1000.0, alive_mono=1000.0, step_s=2.0)
 DONE = {"state": "done"}
@@ -491,3 +492,14 @@ def test_the_seconds_of_all_attempts_are_a_number_of_json(outputs: Outputs) -> N
         attempt = add_attempt(song)
         write_message(attempt.outcome, Outcome(attempt.number, "timeout", "", elapsed_s=1.7e308))
     json.dumps(as_json(look(outputs)), allow_nan=False)
+
+
+def test_a_song_that_goes_on_and_waits_for_room_is_not_told_as_dead(outputs: Outputs) -> None:
+    """Its last attempt was lost with its parent: there is a beat of a dead child, and no outcome."""
+    song = outputs.song("night/rain")
+    add_attempt(song)
+    write_message(song.heartbeat, replace(BEAT, attempt=1))
+    write_batch(outputs, [replace(entry("running"), note="waits for memory: 4.0 GB needed, 2.0 GB free")])
+    (row,) = look(outputs).rows
+    assert (row.state, row.phase, row.health) == ("running", None, None)
+    assert remark(row) == "waits for memory: 4.0 GB needed, 2.0 GB free"

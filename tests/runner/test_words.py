@@ -134,6 +134,10 @@ def test_a_row_says_what_it_does_and_how_it_is(row: Row, state: str, now: str) -
         (Row("a/b", "failed", why="no disk"), "no disk"),
         (Row("a/b", "interrupted", health="gone"), "its process died without a word"),
         (Row("a/b", "queued"), ""),
+        (
+            Row("a/b", "running", attempt=1, ended=(TIMEOUT,), why=TIMEOUT.message, note="waits for memory"),
+            "waits for memory",
+        ),
     ],
 )
 def test_a_remark_is_the_one_thing_worth_saying_besides(row: Row, words: str) -> None:
@@ -205,6 +209,13 @@ DONE = Row("night/rain", "done", seconds=734.0, file="o/song.wav", attempt=1)
         (None, RUNNING, ["1 songs: 1 running", "night/rain: attempt 1 began"]),
         (QUEUED, QUEUED, []),
         (QUEUED, replace(RUNNING, note="bf16"), ["night/rain: attempt 1 began (bf16)"]),
+        (QUEUED, replace(QUEUED, note="waits for memory"), ["night/rain: waits for memory"]),
+        (replace(QUEUED, note="waits for memory"), replace(QUEUED, note="waits for memory"), []),
+        (
+            Row("night/rain", "running", attempt=1, note="waits for memory"),
+            Row("night/rain", "running", attempt=2, note="16 steps"),
+            ["night/rain: attempt 2 began (16 steps)"],
+        ),
         (RUNNING, RUNNING, []),
         (RUNNING, replace(RUNNING, step=6, rss=5), []),
         (RUNNING, replace(RUNNING, step=7), ["night/rain: sampling 7/32, 12 s a step, 6 min left"]),
