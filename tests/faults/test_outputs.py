@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -18,10 +19,12 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from diffrhythm import bundle
+from runner import heartbeat
 from runner.files import read_json, write_json
+from runner.messages import Heartbeat
 from runner.songfolder import Outputs, SongFolder
 from tests.faults import system_calls
-from tests.faults.batches import ROOT, Parent, causes, job, state, survivors, torn, wait_for
+from tests.faults.batches import ROOT, Parent, alive, causes, job, state, survivors, torn, wait_for
 from tests.faults.test_songs import REAL, SLOW, reached, real_job
 
 
@@ -156,16 +159,20 @@ def test_attempts_removed_under_a_running_child_cost_that_song_and_no_other(
 def test_a_disk_that_fills_costs_the_song_that_meets_it_and_the_next_run_goes_on_from_its_checkpoint(
     tmp_path: Path, small_disk: Path
 ) -> None:
+    subprocess.run(["mount", "-o", "remount,size=40m", str(small_disk)], check=True)
     folder = Outputs(small_disk / "outputs").song("night/song")
     patient = job(f"wait {tmp_path / 'go'}\nsteps 3 0.01", name="patient")
     jobs = [job("steps 1000 0.02"), patient, job("steps 1 0.01", name="after")]
-    parent = Parent(small_disk, jobs, workers=2)
+    parent = Parent(small_disk, jobs, workers=2, await_s=0.3)
     wait_for(lambda: has_checkpoint(folder) and parent.outputs.song("night/patient").heartbeat.exists())
+    beat = heartbeat.read(folder.heartbeat)
+    assert isinstance(beat, Heartbeat)
     filler = small_disk / "filler"
     with filler.open("wb", buffering=0) as file, suppress(OSError):
         while True:
             file.write(bytes(1024))
-    wait_for(parent.outputs.song("night/after").folder.exists)  # its turn comes when the first has failed
+    wait_for(lambda: not alive(beat.pid))
+    time.sleep(1.5)  # longer than its end waits to be written down
     filler.unlink()
     (tmp_path / "go").touch()
     assert parent.wait() == 1
@@ -179,11 +186,11 @@ def test_a_disk_that_fills_costs_the_song_that_meets_it_and_the_next_run_goes_on
 
 @pytest.fixture
 def old_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 8 MiB that the kernel makes read-only when it finds an error on its disk."""
+    """A file system of 64 MiB that the kernel makes read-only when it finds an error on its disk."""
     image, place = tmp_path / "disk", tmp_path / "old"
     place.mkdir()
     with image.open("wb") as file:
-        file.truncate(8 << 20)
+        file.truncate(64 << 20)
     for command in (["mkfs.ext4", "-q", image], ["mount", "-o", "loop,errors=remount-ro", image, place]):
         try:
             done = subprocess.run(command, capture_output=True, text=True, check=False)
