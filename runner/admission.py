@@ -11,7 +11,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from runner.foresight import Shown
+from runner.foresight import Shown, nearest
 from runner.words import size
 
 # Left to everybody else on the machine.
@@ -89,21 +89,17 @@ def disk_bytes(duration_s: float) -> int:
 def private_bytes(
     songs: Sequence[Shown], *, model_hash: str, precision: str, duration: float, foreseen: int
 ) -> int:
-    """Private memory that a song will need: by the one of this model and arithmetic that is nearest in
-    duration, of several the last; foreseen by the model's sizes where there is none.
+    """Private memory that a song will need: by the `nearest` song that tells of it; foreseen by the model's
+    sizes where there is none.
     """
-    alike = [
-        (song, song.private)
-        for song in songs
-        if song.private is not None and (song.model_hash, song.precision) == (model_hash, precision)
-    ]
-    if not alike:
+    told = [song for song in songs if song.private is not None]
+    song = nearest(told, model_hash=model_hash, precision=precision, duration=duration)
+    if song is None or song.private is None:
         return foreseen
-    song, private = min(reversed(alike), key=lambda each: abs(math.log(each[0].duration / duration)))
     if duration <= song.duration:
-        return math.ceil(MARGIN * private)
+        return math.ceil(MARGIN * song.private)
     # Not all of it grows with the song.
-    return math.ceil(MARGIN * max(private, min(private * duration / song.duration, foreseen)))
+    return math.ceil(MARGIN * max(song.private, min(song.private * duration / song.duration, foreseen)))
 
 
 def obstacle(need: Need, others: Collection[Guest], free: Free, places: int) -> Obstacle | None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import errno
-import os
 import signal
 import time
 import traceback
@@ -18,7 +16,7 @@ from typing import Any
 from runner import cgroups, machine, manifest, past, probes, processes
 from runner.admission import DISK_RESERVE, Free, Need, Room, side_by_side
 from runner.errors import ForeignFileError, OutputError
-from runner.files import read_message, write_message
+from runner.files import is_full, read_message, write_message
 from runner.messages import FINAL_STATES, Batch, QueuedSong, SongState
 from runner.songfolder import Outputs
 from runner.supervise import House, Job, need_of, supervise
@@ -113,9 +111,7 @@ def run(
     """
     with outputs.locked() as held:
         if past.is_newer(outputs.batch):
-            raise OutputError(
-                f"{outputs.batch}: written by a newer version; use that one, or choose another --out"
-            )
+            raise OutputError(_newer(outputs.batch))
         return asyncio.run(_run(jobs, outputs, options, show, house or House(mark=""), held))
 
 
@@ -127,14 +123,12 @@ async def _run(
     house: House,
     held: Callable[[], bool],
 ) -> Ended:
-    me = processes.identity(os.getpid())
-    assert me is not None
+    me = processes.me()
     processes.adopt_orphans()
     # No resolved path holds two slashes, so the mark of these outputs does not begin that of others.
     place = f"{outputs.folder.resolve()}//"
     site = cgroups.seek(house.root)
     await _clear_up(outputs, place, site)
-    limit = machine.memory_limit(house.root / "proc/self/cgroup", house.root / "sys/fs/cgroup")
     epoch = _epoch(outputs) if options.force else 0.0
     songs, to_make = _sorted_out(jobs, outputs, options, epoch)
     house = replace(
@@ -143,7 +137,7 @@ async def _run(
         epoch=epoch,
         own=processes.children(),
         shown=past.shown(outputs),
-        memory=machine.usable_memory(probes.total_bytes(), limit),
+        memory=machine.usable_memory(probes.total_bytes(), cgroups.memory_limit(house.root)),
     )
     workers = _workers(to_make, outputs, options, house)
     house = replace(house, room=Room(workers))
@@ -166,6 +160,10 @@ async def _run(
     _close(board)
     problem = board.problem or board.put_off
     return Ended(tuple(board.songs.values()), received[0] if received else None, problem)
+
+
+def _newer(file: Path) -> str:
+    return f"{file}: written by a newer version; use that one, or choose another --out"
 
 
 async def _clear_up(outputs: Outputs, place: str, site: cgroups.Site | None) -> None:
@@ -192,8 +190,7 @@ def _sorted_out(
     for job in jobs:
         id = job.song.id
         if newer := past.newer_file(outputs.song(id)):
-            words = f"{newer}: written by a newer version; use that one, or choose another --out"
-            songs[id] = QueuedSong(id, "failed", note=words)
+            songs[id] = QueuedSong(id, "failed", note=_newer(newer))
             continue
         done = manifest.finished(outputs.song(id), job.fingerprint)
         if done is not None and _will_do(done, options, epoch):
@@ -252,9 +249,8 @@ async def _make(queue: deque[Job], outputs: Outputs, house: House, board: _Board
         except OutputError as error:
             ended = QueuedSong(job.song.id, "failed", note=str(error))
         except OSError as error:
-            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
             words = _in_words(error, folder.folder)
-            ended = QueuedSong(job.song.id, "interrupted" if full else "failed", note=words)
+            ended = QueuedSong(job.song.id, "interrupted" if is_full(error) else "failed", note=words)
         except Exception as error:  # noqa: BLE001 — a defect of ours costs this song, not the night
             ended = QueuedSong(job.song.id, "failed", note=_log_defect(outputs, error))
         board.put(ended)

@@ -17,7 +17,7 @@ import pwd
 import re
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +28,10 @@ from runner.processes import Identity
 from runner.verdict import Held
 
 Kind = Literal["v2", "v1"]
+# The file of a group that holds its limit of memory.
+LIMITS: Mapping[Kind, str] = {"v2": "memory.max", "v1": "memory.limit_in_bytes"}
+# Without one, v1 says so by a number near 2^63.
+_NO_LIMIT = 2**60
 PREFIX = "diffrhythm-"
 _NAME = re.compile(rf"{PREFIX}(\d+)\.(\d+)\.(\d+)(\.parent)?")
 # Systemd answers within milliseconds, or there is something wrong with it.
@@ -119,18 +123,44 @@ def site(root: Path) -> Site | None:
     In v2 no group may hold both processes and groups with controllers, the root excepted: ours will do if we
     are alone in it, so that nobody else has to be moved.
     """
+    for kind, top, name in _hierarchies(root):
+        folder = _there(top, name)
+        if kind == "v2":
+            ours = "memory" in _text(folder / "cgroup.controllers").split() and _is_ours(folder, root)
+        else:
+            ours = os.getpid() in _pids(folder) and os.access(folder, os.W_OK)
+        if ours:
+            return Site(kind, folder)
+    return None
+
+
+def memory_limit(root: Path) -> int | None:
+    """The lowest limit of memory on the way from our group up, v2 or v1, in bytes."""
+    limits = []
+    for kind, folder in _way_up(root):
+        limit = _text(folder / LIMITS[kind]).strip()
+        if limit.isdecimal() and int(limit) < _NO_LIMIT:
+            limits.append(int(limit))
+    return min(limits, default=None)
+
+
+def _hierarchies(root: Path) -> Iterator[tuple[Kind, Path, str]]:
+    """That of v2 and of v1's memory: kind, top folder, and the name there of the group that we are in."""
     groups = root / "sys/fs/cgroup"
     for line in _text(_own(root)).splitlines():
         _, controllers, name = line.split(":", 2)
         if controllers == "":
-            folder = _there(groups, name)
-            if "memory" in _text(folder / "cgroup.controllers").split() and _is_ours(folder, root):
-                return Site("v2", folder)
+            yield "v2", groups, name
         elif "memory" in controllers.split(","):
-            folder = _there(groups / "memory", name)
-            if os.getpid() in _pids(folder) and os.access(folder, os.W_OK):
-                return Site("v1", folder)
-    return None
+            yield "v1", groups / "memory", name
+
+
+def _way_up(root: Path) -> Iterator[tuple[Kind, Path]]:
+    """Our groups and all those above them."""
+    for kind, top, name in _hierarchies(root):
+        group = Path(name.strip("/"))
+        for each in (group, *group.parents):
+            yield kind, top / each
 
 
 def _own(root: Path) -> Path:
@@ -208,10 +238,8 @@ def seek(root: Path) -> Site | None:
 
 def _is_limited(root: Path) -> bool:
     """Does a v2 group on the way up to the top limit what we use?"""
-    top = root / "sys/fs/cgroup"
-    names = [line[3:].strip("/") for line in _text(_own(root)).splitlines() if line.startswith("0::")]
-    groups = [each for name in names for each in (Path(name), *Path(name).parents)]
-    files = [top / each / file for each in groups for file in ("memory.max", "memory.high", "cpu.max")]
+    groups = [folder for kind, folder in _way_up(root) if kind == "v2"]
+    files = [folder / file for folder in groups for file in ("memory.max", "memory.high", "cpu.max")]
     return any(_text(file).split()[:1] not in ([], ["max"]) for file in files)
 
 
@@ -238,7 +266,8 @@ def held(site: Site | None, limit: int | None) -> Iterator[Songs | None]:
     if site is None or limit is None:
         yield None
         return
-    name = f"{PREFIX}{_namespace()}.{_me()}"
+    me = processes.me()
+    name = f"{PREFIX}{_namespace()}.{me.pid}.{me.started}"
     songs, parent = Songs(site.kind, site.folder / name, limit), site.folder / f"{name}.parent"
     try:
         _make(site, songs, parent)
@@ -283,8 +312,7 @@ def _divide(folder: Path, what: str) -> None:
 
 
 def _limit(kind: Kind, folder: Path, limit: int) -> None:
-    file = "memory.max" if kind == "v2" else "memory.limit_in_bytes"
-    (folder / file).write_text(str(limit))
+    (folder / LIMITS[kind]).write_text(str(limit))
 
 
 # ---------------------------------------------------------------- what the dead have left
@@ -337,12 +365,6 @@ def _remove(folder: Path) -> None:
                 if members(each) or time.monotonic() > end:
                     break
                 time.sleep(0.01)
-
-
-def _me() -> str:
-    me = processes.identity(os.getpid())
-    assert me is not None
-    return f"{me.pid}.{me.started}"
 
 
 def _namespace() -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import reprlib
@@ -71,6 +72,11 @@ def make_folder(folder: Path) -> None:
         make_folder(folder.parent)
         folder.mkdir(exist_ok=True)
         sync_folder(folder.parent)
+
+
+def is_full(error: OSError) -> bool:
+    """Is there no room on the disk, or none left for this user?"""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def opened(path: Path) -> BufferedReader:

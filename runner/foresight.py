@@ -105,18 +105,19 @@ def decoder_shown(
 def decoder_of_nearest(
     songs: Sequence[Shown], *, model_hash: str, precision: str, duration: float
 ) -> Decoder | None:
-    """The decoder in the song of this model and arithmetic whose duration is nearest, of several the last;
-    None: there is no such song.
+    """The decoder of the `nearest` song that tells of it; None: there is no such song.
 
     Work is reckoned for every duration, but a processor is not as good at all of it.
     """
-    alike = [
-        song
-        for song in songs
-        if song.decoder and (song.model_hash, song.precision) == (model_hash, precision)
-    ]
-    nearest = min(reversed(alike), key=lambda song: abs(math.log(song.duration / duration)), default=None)
-    return None if nearest is None else nearest.decoder
+    told = [song for song in songs if song.decoder is not None]
+    found = nearest(told, model_hash=model_hash, precision=precision, duration=duration)
+    return None if found is None else found.decoder
+
+
+def nearest(songs: Sequence[Shown], *, model_hash: str, precision: str, duration: float) -> Shown | None:
+    """The song of this model and arithmetic whose duration is nearest, of several the last."""
+    alike = [song for song in songs if (song.model_hash, song.precision) == (model_hash, precision)]
+    return min(reversed(alike), key=lambda song: abs(math.log(song.duration / duration)), default=None)
 
 
 def decoding_s(chunks: Sequence[float], chunks_left: int, foreseen_s: float | None) -> float:

@@ -14,7 +14,7 @@ from typing import Any
 from runner.errors import ForeignFileError
 from runner.files import read_message, write_message
 from runner.messages import Heartbeat
-from runner.processes import Identity, boot_id, identity, is_alive
+from runner.processes import Identity, is_alive, me
 
 ALIVE_EVERY_S = 1.0
 # A thread that wakes this late was asleep with its process or its machine.
@@ -69,8 +69,7 @@ class Pulse:
     """The child's side: progress beats when something moved, alive beats from a thread in between."""
 
     def __init__(self, path: Path, *, song: str, attempt: int, density: int) -> None:
-        me = identity(os.getpid())
-        assert me is not None
+        who = me()
         now = time.monotonic()
         self.lost_s = 0.0  # time in which this process was not served
         self._path = path
@@ -79,9 +78,9 @@ class Pulse:
             seq=0,
             song=song,
             attempt=attempt,
-            pid=me.pid,
-            pid_started=me.started,
-            boot_id=boot_id(),
+            pid=who.pid,
+            pid_started=who.started,
+            boot_id=who.boot_id,
             phase="load",
             step=0,
             steps=0,

@@ -21,8 +21,6 @@ CRONS = frozenset({"cron", "crond", "fcron", "anacron", "cronie"})
 # As mount tables call Windows's disks: WSL 2's and WSL 1's.
 WINDOWS_DISKS = frozenset({"9p", "drvfs", "v9fs"})
 _ESCAPED = re.compile(r"\\([0-7]{3})")
-# cgroups without a limit say so in v1 by a number near 2^63.
-_NO_LIMIT = 2**60
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +85,7 @@ def read(out: Path, *, root: Path = Path("/"), path: str | None = None) -> Machi
         available=memory.get("MemAvailable"),
         swap=memory.get("SwapTotal"),
         swap_free=memory.get("SwapFree"),
-        memory_limit=memory_limit(proc / "self/cgroup", root / "sys/fs/cgroup"),
+        memory_limit=cgroups.memory_limit(root),
         pressure=bool(_text(proc / "pressure/memory")),
         cgroup=_cgroup(root / "sys/fs/cgroup"),
         holder=_holder(root),
@@ -140,25 +138,6 @@ def disk_of(folder: Path, mountinfo: str) -> str:
         if folder.is_relative_to(point) and len(point.parts) >= best:
             best, kind = len(point.parts), right.split()[0]
     return kind
-
-
-def memory_limit(own: Path, groups: Path) -> int | None:
-    """The lowest limit of memory on the way from our control group up, v2 or v1."""
-    limits = []
-    for line in _text(own).splitlines():
-        _, controllers, name = line.split(":", 2)
-        if controllers == "":
-            top, file = groups, "memory.max"
-        elif "memory" in controllers.split(","):
-            top, file = groups / "memory", "memory.limit_in_bytes"
-        else:
-            continue
-        group = Path(name.strip("/"))
-        for each in (group, *group.parents):
-            limit = _text(top / each / file)
-            if limit.isdecimal() and int(limit) < _NO_LIMIT:
-                limits.append(int(limit))
-    return min(limits, default=None)
 
 
 def usable_memory(total: int | None, limit: int | None) -> int | None:

@@ -14,12 +14,11 @@ from runner import __version__
 from runner.errors import ForeignFileError
 from runner.files import opened, read_json, write_json
 from runner.messages import Outcome, SongAnswer, SongRequest
+from runner.processes import MAX_FILE_BYTES
 from runner.songfolder import SongFolder
 from runner.spec import Song
 
 SCHEMA = 1
-# No child can write a larger file (processes.Limits).
-MAX_SOUND_BYTES = 2 * 2**30
 
 
 def fingerprint(song: Song, answer: SongAnswer) -> str:
@@ -100,8 +99,10 @@ def finished(folder: SongFolder, fingerprint: str) -> dict[str, Any] | None:
     try:
         content = read_json(folder.manifest)
         sound = folder.folder / Path(content["file"]).name
-        asked = content["state"] in ("done", "degraded") and content["fingerprint"] == fingerprint
-        is_whole = sound.stat().st_size <= MAX_SOUND_BYTES and content["sha256"] == sha256(sound)
-        return content if asked and is_whole else None
+        if content["state"] not in ("done", "degraded") or content["fingerprint"] != fingerprint:
+            return None
+        # No child of ours can have written a larger one.
+        is_whole = sound.stat().st_size <= MAX_FILE_BYTES and content["sha256"] == sha256(sound)
+        return content if is_whole else None
     except (OSError, ForeignFileError, KeyError, TypeError, ValueError):
         return None

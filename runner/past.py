@@ -37,8 +37,11 @@ class Past:
     attempt: Attempt | None = None  # the newest
 
 
-def recall(folder: SongFolder, fingerprint: str) -> Past:
-    """The attempts that belong to this request and have not failed for good."""
+def recall(folder: SongFolder, fingerprint: str, *, since: int = 1) -> Past:
+    """The attempts that belong to this request and have not failed for good.
+
+    since: a full disk that was met before this attempt is no end: there may be room now.
+    """
     attempts = folder.attempts()
     requests = {attempt.number: request for attempt in attempts if (request := _request(attempt)) is not None}
     if not requests:
@@ -56,7 +59,9 @@ def recall(folder: SongFolder, fingerprint: str) -> Past:
         seed=newest.seed,
         outcomes=tuple(outcomes),
         ends=tuple(
-            _end(outcome, requests[outcome.attempt]) for outcome in outcomes if outcome.cause is not None
+            _end(outcome, requests[outcome.attempt])
+            for outcome in outcomes
+            if outcome.cause is not None and (outcome.cause != "no-disk" or outcome.attempt >= since)
         ),
         checkpoint=kept[-1].checkpoint if kept else None,
         checkpoint_t=_reached(kept[-1], requests) if kept else 0.0,

@@ -29,13 +29,17 @@ _KEEPING = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**40)}
 # What a child gets of our environment: where things lie, the language, how libraries reckon. Nothing else,
 # and no secrets: a song is made of files that are here.
 _PASSED_ON = re.compile(
-    r"PATH|HOME|USER|LOGNAME|LANG|LANGUAGE|LC_\w+|LOCALE_ARCHIVE|TZ|TMPDIR|TEMP|TMP|XDG_\w+|LD_LIBRARY_PATH|LD_PRELOAD|PYTHON\w+"
-    r"|HF_HOME|HF_HUB_\w+|HUGGINGFACE_HUB_CACHE|GLIBC_TUNABLES|(DIFFRHYTHM|OMP|GOMP|KMP|MKL|OPENBLAS|NUMEXPR|NUMBA|OPENVINO|OV|ONEDNN|DNNL|ATEN|TBB"
+    r"PATH|HOME|USER|LOGNAME|LANG|LANGUAGE|LC_\w+|LOCALE_ARCHIVE|TZ|TMPDIR|TEMP|TMP|XDG_\w+"
+    r"|LD_LIBRARY_PATH|LD_PRELOAD|GLIBC_TUNABLES|PYTHON\w+|HF_HOME|HF_HUB_\w+|HUGGINGFACE_HUB_CACHE"
+    r"|(DIFFRHYTHM|OMP|GOMP|KMP|MKL|OPENBLAS|NUMEXPR|NUMBA|OPENVINO|OV|ONEDNN|DNNL|ATEN|TBB"
     r"|TORCH|PYTORCH|CUDA|NVIDIA|MALLOC|PHONEMIZER|ESPEAK)_\w+"
 )
 _SECRET = re.compile(r"TOKEN|SECRET|PASSW|CREDENTIAL|KEY$")
 # A song asks nobody for a file in the night: what it needs was fetched by `runner models pull`.
 _OFFLINE = {"HF_HUB_OFFLINE": "1"}
+
+# A song of 285 s in float wav is 100 MB, a checkpoint a few; this stops a log that runs wild.
+MAX_FILE_BYTES = 2 * 2**30
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
@@ -57,8 +61,7 @@ class Limits:
 
     threads: int
     nice: int = 10
-    # A song of 285 s in float wav is 100 MB, a checkpoint a few; this stops a log that runs wild.
-    file_bytes: int = 2 * 2**30
+    file_bytes: int = MAX_FILE_BYTES
     # Above the parent's: if the kernel has to kill, it takes the child.
     oom_score_adj: int = 500
 
@@ -74,6 +77,13 @@ def identity(pid: int) -> Identity | None:
     if stat is None or stat.state in "ZX":
         return None
     return Identity(pid, stat.started, boot_id())
+
+
+def me() -> Identity:
+    """Who this process is."""
+    who = identity(os.getpid())
+    assert who is not None
+    return who
 
 
 def age_s() -> float:

@@ -96,10 +96,14 @@ class SongFolder:
             (Attempt(path) for path in folders if path.name.isdecimal()), key=lambda attempt: attempt.number
         )
 
-    def new_attempt(self) -> Attempt:
+    @property
+    def next_number(self) -> int:
+        """Of the attempt to come."""
         past = self.attempts()
-        number = past[-1].number + 1 if past else 1
-        attempt = Attempt(self.folder / "attempts" / str(number))
+        return past[-1].number + 1 if past else 1
+
+    def new_attempt(self) -> Attempt:
+        attempt = Attempt(self.folder / "attempts" / str(self.next_number))
         make_folder(attempt.folder)
         return attempt
 

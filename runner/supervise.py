@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 from runner import admission, cgroups, foresight, manifest, probes, processes, verdict
 from runner.admission import Free, Need, Obstacle, Room
 from runner.errors import ForeignFileError
-from runner.files import write_json, write_message
+from runner.files import is_full, write_json, write_message
 from runner.foresight import Shown
 from runner.messages import (
     FREE_CAUSES,
@@ -127,7 +127,7 @@ async def supervise(
     redo_degraded: forget the attempts that made a degraded song.
     """
     began = time.monotonic()
-    since = next((attempt.number + 1 for attempt in reversed(folder.attempts())), 1)
+    since = folder.next_number
     past = _take_up(job, folder, house, since, redo_degraded=redo_degraded)
     while True:
         if past.outcomes and past.outcomes[-1].cause is None:
@@ -135,7 +135,7 @@ async def supervise(
             if state is not None:
                 return replace(state, seconds=time.monotonic() - began)
             await _when_there_is_room(partial(_distrust, past), house)
-            past = _recall(folder, job, since)
+            past = recall(folder, job.fingerprint, since=since)
         spent_s = sum(o.elapsed_s for o in past.outcomes if o.cause not in FREE_CAUSES)
         left_s = None if job.song.deadline_s is None else job.song.deadline_s - spent_s
         plan = verdict.next_attempt(
@@ -163,14 +163,14 @@ async def supervise(
             house.room.leave(folder.id)
         if outcome.cause in FREE_CAUSES:
             return QueuedSong(folder.id, "interrupted", note=outcome.message, attempt=outcome.attempt)
-        past = _recall(folder, job, since)
+        past = recall(folder, job.fingerprint, since=since)
 
 
 def _take_up(job: Job, folder: SongFolder, house: House, since: int, *, redo_degraded: bool) -> Past:
     """What earlier batches have left of this song that is worth going on with."""
     folder.stop.unlink(missing_ok=True)
     folder.clean()
-    past = _recall(folder, job, since)
+    past = recall(folder, job.fingerprint, since=since)
     if house.epoch and past.request is not None and past.request.epoch != house.epoch:
         return Past()  # to be made anew, seed and all
     if redo_degraded and past.outcomes and past.outcomes[-1].song.get("degraded"):
@@ -180,14 +180,6 @@ def _take_up(job: Job, folder: SongFolder, house: House, since: int, *, redo_deg
     )
     # Given up by a batch that could not write that down: this one tries afresh, as after any failure.
     return Past(seed=past.seed) if isinstance(spent, GiveUp) else past
-
-
-def _recall(folder: SongFolder, job: Job, since: int) -> Past:
-    """What the folder tells. A full disk met before this batch's first attempt, `since`, is forgotten."""
-    past = recall(folder, job.fingerprint)
-    numbers = [outcome.attempt for outcome in past.outcomes if outcome.cause is not None]
-    ends = zip(numbers, past.ends, strict=True)
-    return replace(past, ends=tuple(e for number, e in ends if e.cause != "no-disk" or number >= since))
 
 
 def _as_checked(job: Job) -> bool:
@@ -362,8 +354,7 @@ async def _when_there_is_room(act: Callable[[], Done], house: House) -> Done:
         try:
             return act()
         except OSError as error:
-            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-            if not full or house.stopping.is_set() or time.monotonic() >= until:
+            if not is_full(error) or house.stopping.is_set() or time.monotonic() >= until:
                 raise
         await _tick(house)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
+from itertools import pairwise, takewhile
 
 from runner.messages import EXIT_NO_ROOM, FREE_CAUSES, MEMORY_CAUSES, Cause, Heartbeat, Mode, Outcome, Phase
 
@@ -563,7 +563,7 @@ def next_attempt(
         return plan
     last = ends[-1]
     # The next one waits until the disk has room; again and again it is no lack of that.
-    in_a_row = len(ends) - next((n for n in range(len(ends), 0, -1) if ends[n - 1].cause != "no-disk"), 0)
+    in_a_row = sum(1 for _ in takewhile(lambda end: end.cause == "no-disk", reversed(ends)))
     if last.cause in ("bad-input", "no-bundle") or in_a_row >= attempts:
         return GiveUp(last.cause, last.message)
     why = GiveUp(last.cause, last.message)

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+from folders import beat_of
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -26,6 +27,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from runner import manifest, supervise
 from runner.files import read_json, write_message
 from runner.messages import FINAL_STATES, FREE_CAUSES, MEMORY_CAUSES, Cause, Heartbeat, Outcome, SongRequest
+from runner.processes import Identity
 from runner.songfolder import Attempt, Outputs
 from runner.supervise import House, Job
 from runner.verdict import (
@@ -130,30 +132,16 @@ class World:
         )
 
     def beat(self) -> Heartbeat:
-        return Heartbeat(
+        return beat_of(
+            Identity(1, 1, "boot"),
             seq=self.step,
-            song="night/song",
-            attempt=1,
-            pid=1,
-            pid_started=1,
-            boot_id="boot",
-            phase=self.phase,  # type: ignore[arg-type]
+            phase=self.phase,
             step=self.step,
-            steps=32,
-            density=32,
-            passes=0,
             t=None,
             wall=-self.mono,  # people's clock may say anything
             progress_mono=self.progress,
             alive_mono=self.mono,
-            cpu_s=0.0,
             step_s=self.step_s,
-            eta_s=None,
-            rss=0,
-            swap=0,
-            major_faults=0,
-            latent_std=None,
-            note="",
         )
 
 

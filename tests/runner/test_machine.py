@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from runner import machine
-from runner.machine import disk_of, memory_limit, place, read, usable_memory, wsl_of
+from runner.cgroups import memory_limit
+from runner.machine import disk_of, place, read, usable_memory, wsl_of
 
 WSL2 = "5.15.167.4-microsoft-standard-WSL2"
 MOUNTS = """\
@@ -97,13 +98,13 @@ def test_the_lower_of_two_limits_counts_in_cgroups_of_either_kind(tmp_path: Path
     put(
         tmp_path,
         {
-            "own": "4:memory:/box/inner\n1:cpu:/x\n0::/\n",
-            "groups/memory/box/memory.limit_in_bytes": "5000\n",
-            "groups/memory/box/inner/memory.limit_in_bytes": "9223372036854771712\n",
-            "groups/memory.max": "7000\n",
+            "proc/self/cgroup": "4:memory:/box/inner\n1:cpu:/x\n0::/\n",
+            "sys/fs/cgroup/memory/box/memory.limit_in_bytes": "5000\n",
+            "sys/fs/cgroup/memory/box/inner/memory.limit_in_bytes": "9223372036854771712\n",
+            "sys/fs/cgroup/memory.max": "7000\n",
         },
     )
-    assert memory_limit(tmp_path / "own", tmp_path / "groups") == 5000
+    assert memory_limit(tmp_path) == 5000
 
 
 def test_a_folder_that_is_not_there_yet_is_judged_by_the_one_above(tmp_path: Path) -> None:
