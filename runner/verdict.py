@@ -112,6 +112,8 @@ IDLE_CPU_SHARE = 0.02
 # A tick later than this was not ours to have: the machine slept or the watcher was frozen. Unless it waited
 # for memory meanwhile: then the child is charged, since a machine that thrashes makes its watcher late, too.
 LATE_TICK_S = 5.0
+# What floats may make of a difference of times.
+ROUNDING_S = 1e-6
 # The last minute of samples is kept, as the evidence of a kill.
 WINDOW_S = 60.0
 
@@ -188,7 +190,8 @@ def observe(watch: Watch, reading: Reading) -> Watch:
     now = watch.charged_s + charged
     marker = _marker(reading.beat)
     moved = marker is not None and marker != watch.marker
-    fresh = moved or charged < gap or lost > LATE_TICK_S or last is None
+    late = gap - charged > ROUNDING_S
+    fresh = moved or late or lost > LATE_TICK_S or last is None
     return replace(
         watch,
         charged_s=now,

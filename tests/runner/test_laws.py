@@ -20,7 +20,7 @@ from typing import Any
 from unittest.mock import patch
 
 from folders import beat_of
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
@@ -268,6 +268,15 @@ def test_a_machine_that_sleeps_kills_nobody_whatever_its_length(
 # ---------------------------------------------------------------- completeness
 
 
+# Looks that are LATE_TICK_S apart, but for how floats are rounded.
+@example(
+    "decode",
+    None,
+    None,
+    frozenset({"swapped_in", "cpu_s"}),
+    [Weather("frozen", 1.476211987061371), Weather("frozen", 1.9282510205208048)],
+    True,
+)
 @laws(120)
 @given(phases, stalls, paces, kernels, weathers, st.booleans())
 def test_a_child_that_never_moves_again_is_killed_within_its_patience_of_charged_time(
