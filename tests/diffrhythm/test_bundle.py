@@ -264,7 +264,7 @@ def test_describing_a_bundle_does_not_import_torch(demo_bundle: Bundle) -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False, cwd=root).returncode == 0
 
 
-def test_a_description_that_cannot_be_read_is_an_error_of_ours(tmp_path: Path) -> None:
-    (tmp_path / ABOUT).symlink_to("/proc/self/mem")  # a file to look at, an error to read
+def test_a_description_that_cannot_be_read_is_an_error_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bundle, "ABOUT", "mem")  # a file to look at, an error to read
     with pytest.raises(BundleError, match="cannot read"):
-        bundle.load(tmp_path)
+        bundle.load(Path("/proc/self"))
