@@ -175,6 +175,8 @@ def _take_up(job: Job, folder: SongFolder, house: House, since: int, *, redo_deg
         return Past()  # to be made anew, seed and all
     if redo_degraded and past.outcomes and past.outcomes[-1].song.get("degraded"):
         return Past(seed=past.seed)
+    if past.outcomes and past.outcomes[-1].cause is None:
+        return past  # made; its parent died before it said so
     spent = verdict.next_attempt(
         job.plan, past.ends, attempts=job.song.attempts, checkpoint_t=past.checkpoint_t
     )

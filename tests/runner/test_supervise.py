@@ -114,6 +114,14 @@ def test_a_degraded_song_is_so_after_the_crash_too(song: SongFolder) -> None:
     assert (ended.state, ended.note) == ("degraded", "16 steps instead of 32")
 
 
+def test_an_estimate_that_was_made_before_the_crash_is_not_thrown_away_as_spent(song: SongFolder) -> None:
+    once = replace(JOB, song=replace(JOB.song, attempts=1))
+    past_attempt(song, "timeout", t=0.6)
+    made_attempt(song, degraded="an early estimate")
+    assert make(song, once).state == "degraded"
+    assert len(song.attempts()) == 2
+
+
 @pytest.mark.parametrize("sound", [None, b"a so"], ids=["gone", "damaged"])
 def test_a_sound_that_did_not_survive_the_crash_is_made_again_with_its_seed(
     song: SongFolder, sound: bytes | None
