@@ -89,7 +89,7 @@ def diagnose(machine: Machine, half: Examination | str) -> list[Finding]:
         *_wsl(machine),
         *_limits(machine),
         *_watching(machine),
-        *_schedule(machine),
+        *cron(machine),
         *_places(machine),
     ]
     if isinstance(half, Examination) and not half.broken:
@@ -315,7 +315,8 @@ def _limits(machine: Machine) -> Iterator[Finding]:
     yield Finding("limits", "note", found, do)
 
 
-def _schedule(machine: Machine) -> Iterator[Finding]:
+def cron(machine: Machine) -> Iterator[Finding]:
+    """Is there somebody to begin a night?"""
     if machine.cron:
         yield Finding("cron", "ok", "runs")
         return

@@ -151,8 +151,13 @@ class Outputs:
 
     @property
     def log(self) -> Path:
-        """Tracebacks of defects of the runner itself."""
+        """What happened in the nights, line by line, and tracebacks of defects of the runner itself."""
         return self.folder / "runner.log"
+
+    @property
+    def cron_log(self) -> Path:
+        """What the nights that cron began had to say on their terminal, which they don't have."""
+        return self.folder / "cron.log"
 
     @property
     def batch(self) -> Path:
