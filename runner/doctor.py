@@ -277,7 +277,7 @@ def _wsl(machine: Machine) -> Iterator[Finding]:
             "note",
             f"version 2; .wslconfig: {said or ('none found' if limits is None else 'no limits')}; "
             "it stops with its last window",
-            "leave a terminal open overnight, and in Windows set sleep to never",
+            "runner schedule has Windows begin the night and hold it; set sleep to never in Windows",
         )
 
 

@@ -79,7 +79,7 @@ class Journal:
 
 def entry_of(change: Change) -> Entry:
     now = datetime.fromtimestamp(time.time(), UTC).astimezone().isoformat(timespec="seconds")
-    return Entry(now, change.level, change.song, shown(change.text, unicode=True))
+    return Entry(now, change.level, change.song, shown(change.text, unicode=True).strip())
 
 
 def line(entry: Entry) -> str:

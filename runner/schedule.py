@@ -265,11 +265,11 @@ def _known(night: Night, *, windows: bool, zone: str, mailer: bool) -> Iterator[
     hour, minute = night.at
     outputs = Outputs(Path(night.out))
     if night.mail:
-        yield "all is well: no mail. Otherwise cron mails one summary, to MAILTO of the crontab or to you"
+        yield "when all is well there is no mail; else cron mails the summary, to MAILTO of the crontab or to you"
         if not mailer:
             yield "there is no /usr/sbin/sendmail here, so cron would throw that away: leave --mail out"
     else:
-        yield f"all is well: nothing is said. Otherwise the summary is in {outputs.cron_log}, and not mailed"
+        yield f"when all is well nothing is said; else the summary is in {outputs.cron_log}, and nothing is mailed"
     yield f"what happened in the night: runner logs --out {shlex.quote(night.out)}"
     yield "a night that still runs, or songs that are made, are left alone: starting twice does no harm"
     if windows:
