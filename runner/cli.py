@@ -295,7 +295,11 @@ def schedule(
     if install and remove:
         raise UsageError("--install and --remove: one or the other")
     if remove:
-        typer.echo(nights.remove(nights.absolute(out), windows=nights.on_windows()), err=True)
+        result = nights.remove(nights.absolute(out), windows=nights.on_windows())
+        if json:
+            nights.show_json(None, result)
+        else:
+            typer.echo(result, err=True)
         return
     if not files or at is None:
         raise UsageError("which songs, and when? say: runner schedule 'jobs/*.yaml' --at 23:30")
@@ -304,7 +308,11 @@ def schedule(
     )
     nights.check(night)
     plan = nights.plan_here(night)
-    nights.show(plan, nights.install(plan, night.out) if install else "", as_json=json)
+    result = nights.install(plan, night.out) if install else ""
+    if json:
+        nights.show_json(plan, result)
+    else:
+        nights.show(plan, result)
     raise typer.Exit(1 if install and plan.findings else 0)
 
 

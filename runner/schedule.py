@@ -1,6 +1,6 @@
 """The night that begins by itself: cron's line or, on WSL, a task of Windows, made from readings and options.
 
-Night, readings ──▶ line, task, words (pure) ──▶ printed; with --install set, with --remove taken away.
+Night, readings ──▶ line, task, words ──▶ printed; with --install set, with --remove taken away.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ MARK = "# runner schedule, for "
 _CARRIED = re.compile(
     r"PATH|LANG|LC_ALL|LC_CTYPE|PYTHONPATH|XDG_CACHE_HOME|HF_HOME|HF_HUB_CACHE|DIFFRHYTHM_\w+"
 )
+_OF_WINDOWS = re.compile(r"/mnt/[a-z](/|$)")
 _TIME = re.compile(r"([01]?\d|2[0-3]):([0-5]\d)")
 # Where clocks are changed, it is between these hours; all of them over the world.
 _CHANGING_HOURS = range(4)
@@ -144,7 +145,7 @@ def carried(environ: Mapping[str, str], *, home: str) -> tuple[tuple[str, str], 
     }
     if "PATH" in kept:
         folders = dict.fromkeys(kept["PATH"].split(":"))
-        usable = [each for each in folders if each.startswith("/") and not each.startswith("/mnt/")]
+        usable = [each for each in folders if each.startswith("/") and not _OF_WINDOWS.match(each)]
         kept["PATH"] = ":".join(each for each in usable if os.path.isdir(each))  # noqa: PTH112
     if environ.get("HOME", home) != home:
         kept["HOME"] = environ["HOME"]
@@ -265,15 +266,17 @@ def _known(night: Night, *, windows: bool, zone: str, mailer: bool) -> Iterator[
     hour, minute = night.at
     outputs = Outputs(Path(night.out))
     if night.mail:
-        yield "when all is well there is no mail; else cron mails the summary, to MAILTO of the crontab or to you"
+        yield "when all is well there is no mail; else cron mails a summary, to the crontab's MAILTO or you"
         if not mailer:
             yield "there is no /usr/sbin/sendmail here, so cron would throw that away: leave --mail out"
     else:
-        yield f"when all is well nothing is said; else the summary is in {outputs.cron_log}, and nothing is mailed"
-    yield f"what happened in the night: runner logs --out {shlex.quote(night.out)}"
+        yield f"when all is well nothing is said; else a summary is in {outputs.cron_log}, and not mailed"
+    yield f"will it work here? runner doctor. What happened? runner logs --out {shlex.quote(night.out)}"
     yield "a night that still runs, or songs that are made, are left alone: starting twice does no harm"
     if windows:
         yield from _WINDOWS
+    else:
+        yield f"the machine has to be awake at {hour:02}:{minute:02}: what it sleeps through is not made up for"
     for pattern in _patterns(night.files):
         yield f"these files are named one by one; new ones are taken, too, if you give '{pattern}' in quotes"
     if hour in _CHANGING_HOURS:
@@ -350,12 +353,14 @@ def _ps(text: str) -> str:
 # ---------------------------------------------------------------- setting it
 
 
-def show(plan: Plan, result: str = "", *, as_json: bool = False) -> None:
+def show_json(plan: Plan | None, result: str) -> None:
+    """Print what is, or is to be, set; plan: None for what was taken away. result: what was done, or ""."""
+    content: dict[str, Any] = {"schema": SCHEMA, "result": result}
+    print(json.dumps(content | (asdict(plan) if plan else {}), indent=2, ensure_ascii=False))
+
+
+def show(plan: Plan, result: str) -> None:
     """Print what is, or is to be, set on stdout, and what is worth knowing of it on stderr."""
-    if as_json:
-        content: dict[str, Any] = {"schema": SCHEMA, "result": result or "shown"}
-        print(json.dumps(content | asdict(plan), indent=2, ensure_ascii=False))
-        return
     if plan.task:
         print(f"# For PowerShell:\n{plan.task}\n# Or for a crontab, if a session of WSL is open anyway:")
     print(plan.line, flush=True)
