@@ -140,6 +140,7 @@ def summary(outputs: Outputs, now: Survey | None, end: End) -> dict[str, Any]:
         "seconds": None if now is None or (took := _seconds(now)) is None else round(took, 3),
         "outputs": str(folder),
         "log": str(folder / outputs.log.name),
+        "report": str(page) if now is not None and (page := folder / outputs.report.name).exists() else None,
         "songs": [
             {
                 "song": row.song,

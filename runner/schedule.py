@@ -276,7 +276,8 @@ def _known(night: Night, *, windows: bool, zone: str, mailer: bool) -> Iterator[
     if windows:
         yield from _WINDOWS
     else:
-        yield f"the machine has to be awake at {hour:02}:{minute:02}: cron makes up for no night that was slept"
+        awake = f"the machine has to be awake at {hour:02}:{minute:02}"
+        yield f"{awake}: cron makes up for no night that was slept"
     for pattern in _patterns(night.files):
         yield f"these files are named one by one; new ones are taken, too, if you give '{pattern}' in quotes"
     if hour in _CHANGING_HOURS:

@@ -163,6 +163,11 @@ class Outputs:
     def batch(self) -> Path:
         return self.folder / "batch.json"
 
+    @property
+    def report(self) -> Path:
+        """The page that tells of all songs here."""
+        return self.folder / "report.html"
+
     def clean(self) -> None:
         """Remove what a killed parent left half-written. For who holds the lock."""
         for path in self.folder.glob(f".{self.batch.name}.*.tmp"):

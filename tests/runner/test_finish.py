@@ -133,6 +133,7 @@ def test_every_song_of_the_batch_is_told_with_what_became_of_it(tmp_path: Path, 
             QueuedSong("night/hail", "left"),
         ]
         write_batch(outputs, songs, finished=True)
+        outputs.report.touch()
         end.exit_code = 1
     content = json.loads(paper.read_text())
     assert content.pop("started")
@@ -145,6 +146,7 @@ def test_every_song_of_the_batch_is_told_with_what_became_of_it(tmp_path: Path, 
         "seconds": 50.0,
         "outputs": str(outputs.folder),
         "log": str(outputs.log),
+        "report": str(outputs.report),
         "songs": [
             {
                 "song": "night/rain",
@@ -179,12 +181,14 @@ def test_every_song_of_the_batch_is_told_with_what_became_of_it(tmp_path: Path, 
 def test_an_end_before_it_began_is_told_without_the_songs_of_another_and_goes_on(
     tmp_path: Path, outputs: Outputs, error: BaseException, exit_code: int, problem: str
 ) -> None:
+    outputs.report.touch()  # of another night
     write_batch(outputs, [QueuedSong("night/rain", "running")], parent=processes.Identity(1, 1, "b"))
     paper = tmp_path / "told.json"
     with pytest.raises(type(error)), told(outputs, keeping(paper)):
         raise error
     content = json.loads(paper.read_text())
     assert (content["exit_code"], content["problem"], content["songs"]) == (exit_code, problem, [])
+    assert content["report"] is None
     assert content["summary"] == problem or content["summary"] == "stopped before it began"
     wanted = [("error", line) for line in problem.split("\n") if line]
     assert (logged(outputs) if outputs.log.exists() else []) == wanted
