@@ -362,9 +362,13 @@ def show_json(plan: Plan | None, result: str) -> None:
 
 def show(plan: Plan, result: str) -> None:
     """Print what is, or is to be, set on stdout, and what is worth knowing of it on stderr."""
-    if plan.task:
-        print(f"# For PowerShell:\n{plan.task}\n# Or for a crontab, if a session of WSL is open anyway:")
-    print(plan.line, flush=True)
+    if plan.task:  # all of it may be pasted into PowerShell
+        print(
+            f"{plan.task}\n# Or in a crontab, if a session of WSL is open all night:\n# {plan.line}",
+            flush=True,
+        )
+    else:
+        print(plan.line, flush=True)
     for each in plan.known:
         print(f"- {each}", file=sys.stderr)
     for finding in plan.findings:

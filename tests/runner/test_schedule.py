@@ -42,6 +42,7 @@ from runner.schedule import (
     plan,
     read_crontab,
     remove,
+    show,
     task,
     task_name,
     untask,
@@ -258,6 +259,17 @@ def test_the_task_of_windows_holds_a_session_that_is_the_batch(distro: str) -> N
         assert need in script
     assert "-Force" in script  # running it twice changes nothing
     assert "\n" not in untask(night.out)
+
+
+def test_all_that_is_printed_for_windows_can_be_pasted_and_the_line_of_cron_is_a_comment_there(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    show(planned(NIGHT, WSL), "")
+    script = task(NIGHT, "Ubuntu").splitlines()
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[: len(script)] == script
+    assert all(each.startswith("# ") for each in lines[len(script) :])
+    assert lines[-1] == f"# {line(NIGHT)}"
 
 
 def windows_words(text: str) -> list[str]:
