@@ -527,9 +527,24 @@ def test_without_install_a_line_is_printed_and_nothing_set(songs: Path) -> None:
     said = schedule(songs, "jobs/*.yaml", "--at", "23:30")
     assert said.returncode == 0
     assert said.stdout.startswith("30 23 * * * cd ")
+    assert f" {RUNNER} batch " in said.stdout  # this very program
     assert said.stdout.count("\n") == 1
     assert json.loads(schedule(songs, "jobs/*.yaml", "--at", "23:30", "--json").stdout)["line"] in said.stdout
     assert not (songs / "outputs").exists()
+
+
+def test_one_command_sets_a_night_and_one_takes_it_away(songs: Path, tmp_path: Path) -> None:
+    """Exit code 1 says that no cron runs on the machine of this test."""
+    environ = {"PATH": f"{program(tmp_path / 'bin', 'crontab', CRONTAB).parent}:{os.environ['PATH']}"}
+    environ["CRONTAB"] = str(tmp_path / "kept")
+    said = schedule(songs, "jobs/*.yaml", "--at", "23:30", "--install", **environ)
+    assert (tmp_path / "kept").read_text() == said.stdout
+    assert "set: in your crontab" in said.stderr
+    assert said.returncode == (1 if "does not run" in said.stderr else 0)
+    gone = schedule(songs, "--remove", "--json", **environ)
+    assert gone.returncode == 0
+    assert json.loads(gone.stdout)["result"].startswith("removed from your crontab")
+    assert not (tmp_path / "kept").exists()
 
 
 @pytest.mark.slow
