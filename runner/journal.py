@@ -86,7 +86,7 @@ def line(entry: Entry) -> str:
     """As it stands in the log, for people: of what came from elsewhere only what a terminal can show."""
     song = f"[{entry.song}] " if entry.song else ""
     head = f"{entry.time} {entry.level:<7} {song}" if entry.time else ""
-    return head + "\n".join(shown(part, unicode=True) for part in entry.text.split("\n"))
+    return "\n".join(shown(part, unicode=True) for part in f"{head}{entry.text}".split("\n"))
 
 
 def json_line(entry: Entry) -> str:
@@ -96,15 +96,12 @@ def json_line(entry: Entry) -> str:
 def append(log: Path, text: str) -> None:
     """Add text to a log, which is set aside when it has grown too large.
 
-    Raises OSError, or ForeignFileError for what is no ordinary file: a pipe would hold us up for ever.
+    Raises OSError, or ForeignFileError for what is no ordinary file.
     """
-    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
     with suppress(OSError, ForeignFileError):
         rotate(log)
-    handle = os.open(log, flags, 0o644)
+    handle = _open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     try:
-        if not stat.S_ISREG(os.fstat(handle).st_mode):
-            raise ForeignFileError("is no ordinary file; remove it")
         content = text.encode(errors="replace")
         if os.write(handle, content) < len(content):
             os.write(handle, b"\n")  # the next line begins a line of its own, if there is room for any
@@ -118,17 +115,26 @@ def rotate(log: Path) -> None:
 
     By copying: whoever has it open, such as cron's shell, goes on in the emptied file.
     """
-    with opened(log) as file:
-        size = os.fstat(file.fileno()).st_size
+    with os.fdopen(_open(log, os.O_RDWR), "r+b") as file:
+        size = file.seek(0, os.SEEK_END)
         if size <= LOG_BYTES:
             return
         file.seek(max(0, size - 2 * LOG_BYTES))  # of one that ran wild, the end
         content = file.read()
-    for number in range(OLDER, 1, -1):
-        with suppress(FileNotFoundError):
-            _older(log, number - 1).replace(_older(log, number))
-    write_bytes(_older(log, 1), content)
-    os.truncate(log, 0)
+        for number in range(OLDER, 1, -1):
+            with suppress(FileNotFoundError):
+                _older(log, number - 1).replace(_older(log, number))
+        write_bytes(_older(log, 1), content)
+        file.truncate(0)
+
+
+def _open(log: Path, flags: int) -> int:
+    """The log itself: what a link leads to is not ours to write, and a pipe would hold us up for ever."""
+    handle = os.open(log, flags | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644)
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise ForeignFileError("is no ordinary file; remove it")
+    return handle
 
 
 def _older(log: Path, number: int) -> Path:

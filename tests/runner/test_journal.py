@@ -164,14 +164,21 @@ def test_a_pipe_in_place_of_the_log_holds_nobody_up(outputs: Outputs) -> None:
     assert threading.active_count() == 1
 
 
-def test_a_link_in_place_of_the_log_leads_nowhere(outputs: Outputs, tmp_path: Path) -> None:
+def test_a_link_in_place_of_a_log_leads_nowhere(outputs: Outputs, tmp_path: Path) -> None:
     elsewhere = tmp_path / "elsewhere"
-    elsewhere.write_text("mine")
-    outputs.log.symlink_to(elsewhere)
+    elsewhere.write_text("mine" * LOG_BYTES)
+    for log in (outputs.log, outputs.cron_log):
+        log.symlink_to(elsewhere)
     diary = Journal(outputs)
-    diary.note(NEWS)
+    diary.tell(survey_of(ROW))
     assert diary.problem.startswith(f"{outputs.log}: ")
-    assert elsewhere.read_text() == "mine"
+    assert elsewhere.stat().st_size == 4 * LOG_BYTES
+    assert sorted(path.name for path in outputs.folder.iterdir()) == ["cron.log", "runner.log"]
+
+
+def test_a_log_that_others_have_written_obeys_no_terminal() -> None:
+    (entry,) = parse(["2026-03-04T23:\x1b[2J warning [a\x1b[2J/b] text\x1b[2J"])
+    assert line(entry).isprintable()
 
 
 def test_a_full_disk_costs_lines_and_says_so(small_disk: Path) -> None:

@@ -565,4 +565,5 @@ def test_crons_own_shell_makes_the_song_of_the_very_line_and_says_nothing(
     outputs = Outputs(songs / "outputs")
     assert read_json(outputs.song("night/one").manifest)["state"] == "done"
     assert outputs.cron_log.read_bytes() == b""
+    assert "[night/one] attempt 1 began" in outputs.log.read_text()
     assert json.loads(told.read_text())["songs"][0]["file"] == str(outputs.song("night/one").audio("wav"))
