@@ -8,19 +8,19 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from runner import cgroups, machine, manifest, past, probes, processes
+from runner import cgroups, journal, machine, manifest, past, probes, processes
 from runner.admission import DISK_RESERVE, Free, Need, Room, side_by_side
 from runner.errors import ForeignFileError, OutputError
 from runner.files import is_full, read_message, write_message
 from runner.messages import FINAL_STATES, Batch, QueuedSong, SongState
 from runner.songfolder import Outputs
 from runner.supervise import House, Job, need_of, supervise
-from runner.words import size
+from runner.words import Change, size
 
 # One song uses eight cores well; more are better spent on a second song.
 SONG_CORES = 8
@@ -268,9 +268,11 @@ def _in_words(error: OSError, folder: Path) -> str:
 
 
 def _log_defect(outputs: Outputs, error: Exception) -> str:
-    with suppress(OSError), outputs.log.open("a") as log:
-        log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}\n{''.join(traceback.format_exception(error))}\n")
-    return f"a defect of the runner ({type(error).__name__}: {error}): {outputs.log}: please report it"
+    words = f"a defect of the runner ({type(error).__name__}: {error})"
+    journal.Journal(outputs).note(
+        Change("error", "", words), trace="".join(traceback.format_exception(error))
+    )
+    return f"{words}: {outputs.log}: please report it"
 
 
 async def _watch(

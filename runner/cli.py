@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from runner import __version__
-from runner.errors import RunnerError
+from runner.errors import RunnerError, UsageError
 
 if TYPE_CHECKING:
+    from runner.finish import End
     from runner.models import Question
     from runner.spec import Song
 
@@ -39,7 +40,6 @@ Strict = Annotated[
     ),
 ]
 Files = Annotated[list[Path], typer.Argument(help="Job files.", metavar="JOB.yaml …", show_default=False)]
-SongName = Annotated[str, typer.Argument(help="<job>/<name>, or the name alone where it is unique.")]
 MaybeSong = Annotated[str | None, typer.Argument(help="<job>/<name>, or the name alone where it is unique.")]
 Preset = Annotated[str | None, typer.Option(help="auto, preview, draft, standard, high, max or reference.")]
 Steps = Annotated[int | None, typer.Option(help="Solver steps, in place of the preset's.")]
@@ -57,6 +57,12 @@ ModelName = Annotated[str, typer.Argument(help="diffrhythm-1.2 or diffrhythm-1.2
 SourceCopy = Annotated[
     Path | None,
     typer.Option(help="A copy of the repository ASLP-lab/DiffRhythm, instead of fetching its two files."),
+]
+OnFinish = Annotated[
+    str | None,
+    typer.Option(
+        help="Command to run when the batch has ended, however: it reads the summary as JSON.", metavar="CMD"
+    ),
 ]
 Redo = Annotated[
     bool, typer.Option("--redo-degraded", help="Make songs anew that had fewer steps than asked.")
@@ -86,12 +92,15 @@ def batch(
     redo_degraded: Redo = False,
     strict: Strict = False,
     quiet: Quiet = False,
+    on_finish: OnFinish = None,
 ) -> None:
     """Make all songs of the job files, each in its own watched process.
 
     What is already made is skipped, what was interrupted goes on where it was.
     """
+    from runner import finish
     from runner.batch import Options
+    from runner.songfolder import Outputs
     from runner.spec import Overrides, load
 
     settings = {
@@ -104,8 +113,10 @@ def batch(
         "format": format,
         "foresight": foresight,
     }
-    songs = load(files, Overrides(settings, model=model, force=force_options))
-    _make(songs, out, Options(workers, force, redo_degraded, strict), quiet=quiet)
+    with finish.told(Outputs(out), finish.parse(on_finish)) as end:
+        songs = load(files, Overrides(settings, model=model, force=force_options))
+        _make(songs, out, Options(workers, force, redo_degraded, strict), end, quiet=quiet)
+    raise typer.Exit(end.exit_code)
 
 
 @app.command(epilog='Example: runner sing --lyrics song.lrc --style "pop song" --duration 95')
@@ -141,7 +152,9 @@ def sing(
     quiet: Quiet = False,
 ) -> None:
     """Make one song without a job file, supervised the same."""
+    from runner import finish
     from runner.batch import Options
+    from runner.songfolder import Outputs
     from runner.spec import single
 
     settings: Mapping[str, Any] = {
@@ -161,8 +174,10 @@ def sing(
         "format": format,
         "foresight": foresight,
     }
-    song = single(settings, model=model)
-    _make([song], out, Options(1, force, redo_degraded, strict), quiet=quiet)
+    with finish.told(Outputs(out)) as end:
+        song = single(settings, model=model)
+        _make([song], out, Options(1, force, redo_degraded, strict), end, quiet=quiet)
+    raise typer.Exit(end.exit_code)
 
 
 @app.command(epilog="Example: runner check jobs/*.yaml")
@@ -193,16 +208,29 @@ def status(
 
 @app.command(epilog="Example: runner logs harbour-lights -f")
 def logs(
-    song: SongName,
+    song: MaybeSong = None,
     out: Out = Path("outputs"),
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the song ends.")] = False,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Go on until the song, or the night, ends.")
+    ] = False,
     attempt: Annotated[int | None, typer.Option(min=1, help="An earlier attempt's.")] = None,
+    level: Annotated[
+        str | None, typer.Option(help="Of the night: debug, info (as usual), warning or error, and worse.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Of the night: a JSON object a line.")] = False,
 ) -> None:
-    """Print what a song's newest attempt has said."""
-    from runner.logs import show
+    """Print what happened in the newest night, or what a song's newest attempt has said."""
+    from runner.logs import level_of, show, show_night
     from runner.songfolder import Outputs
 
-    raise typer.Exit(show(Outputs(out), song, follow=follow, attempt=attempt))
+    outputs = Outputs(out)
+    if song is None:
+        if attempt is not None:
+            raise UsageError("--attempt: of which song? name it: runner logs SONG --attempt N")
+        raise typer.Exit(show_night(outputs, level_of(level), follow=follow, json=json))
+    if level is not None or json:
+        raise UsageError(f"{song}: a song's log has no levels and is no JSON; leave --level and --json out")
+    raise typer.Exit(show(outputs, song, follow=follow, attempt=attempt))
 
 
 @app.command(epilog="Example: runner stop")
@@ -235,6 +263,57 @@ def doctor(
     else:
         show(findings)
     raise typer.Exit(0 if works(findings) else 1)
+
+
+@app.command(epilog="Example: runner schedule 'jobs/*.yaml' --at 23:30 --install")
+def schedule(
+    files: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Job files. A pattern in quotes is looked up anew every night.",
+            metavar="JOB.yaml …",
+            show_default=False,
+        ),
+    ] = None,
+    at: Annotated[str | None, typer.Option(help="When the night begins, such as 23:30.")] = None,
+    until: Annotated[str | None, typer.Option(help="As of batch: when it is to end, such as 07:00.")] = None,
+    out: Out = Path("outputs"),
+    on_finish: OnFinish = None,
+    mail: Annotated[
+        bool, typer.Option("--mail", help="Have cron mail what goes wrong, in place of writing cron.log.")
+    ] = False,
+    install: Annotated[bool, typer.Option("--install", help="Set it, for every night from now on.")] = False,
+    remove: Annotated[bool, typer.Option("--remove", help="Take it away again.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Print what has a batch begin every night by itself, and with --install set it.
+
+    That is a line of your crontab or, on WSL, a task of Windows. What is in the crontab besides stays.
+    """
+    from runner import schedule as nights
+
+    if install and remove:
+        raise UsageError("--install and --remove: one or the other")
+    if remove:
+        result = nights.remove(nights.absolute(out), windows=nights.on_windows())
+        if json:
+            nights.show_json(None, result)
+        else:
+            typer.echo(result, err=True)
+        return
+    if not files or at is None:
+        raise UsageError("which songs, and when? say: runner schedule 'jobs/*.yaml' --at 23:30")
+    night = nights.night_of(
+        files, at=at, until=until, out=out, on_finish=on_finish, mail=mail, environ=os.environ
+    )
+    nights.check(night)
+    plan = nights.plan_here(night)
+    result = nights.install(plan, night.out) if install else ""
+    if json:
+        nights.show_json(plan, result)
+    else:
+        nights.show(plan, result)
+    raise typer.Exit(1 if install and plan.findings else 0)
 
 
 @app.command(epilog="Example: runner schema > job.schema.json")
@@ -344,7 +423,7 @@ def _top(
         raise typer.Exit
 
 
-def _make(songs: list[Song], out: Path, options: Any, *, quiet: bool) -> None:
+def _make(songs: list[Song], out: Path, options: Any, end: End, *, quiet: bool) -> None:
     from runner import manifest, view
     from runner.batch import run
     from runner.check import check as ask
@@ -365,14 +444,13 @@ def _make(songs: list[Song], out: Path, options: Any, *, quiet: bool) -> None:
         Job(song, answer, manifest.fingerprint(song, answer))
         for song, answer in zip(songs, answers, strict=True)
     ]
-    with view.live(outputs, quiet=quiet) as show:
+    with view.live(outputs, quiet=quiet, tell=end.journal.tell) as show:
         ended = run(jobs, outputs, options, show=show)
-    exit_code = ended.exit_code(strict=options.strict)
-    if not quiet or exit_code:
+    end.exit_code, end.problem = ended.exit_code(strict=options.strict), ended.problem
+    if not quiet or end.exit_code:
         view.summary(outputs)
     if ended.problem:
         typer.echo(ended.problem, err=True)
-    raise typer.Exit(exit_code)
 
 
 def _absolute(path: Path | None) -> str | None:

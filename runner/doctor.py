@@ -89,7 +89,7 @@ def diagnose(machine: Machine, half: Examination | str) -> list[Finding]:
         *_wsl(machine),
         *_limits(machine),
         *_watching(machine),
-        *_schedule(machine),
+        *cron(machine),
         *_places(machine),
     ]
     if isinstance(half, Examination) and not half.broken:
@@ -277,7 +277,7 @@ def _wsl(machine: Machine) -> Iterator[Finding]:
             "note",
             f"version 2; .wslconfig: {said or ('none found' if limits is None else 'no limits')}; "
             "it stops with its last window",
-            "leave a terminal open overnight, and in Windows set sleep to never",
+            "runner schedule has Windows begin the night and hold it; set sleep to never in Windows",
         )
 
 
@@ -315,7 +315,8 @@ def _limits(machine: Machine) -> Iterator[Finding]:
     yield Finding("limits", "note", found, do)
 
 
-def _schedule(machine: Machine) -> Iterator[Finding]:
+def cron(machine: Machine) -> Iterator[Finding]:
+    """Is there somebody to begin a night?"""
     if machine.cron:
         yield Finding("cron", "ok", "runs")
         return

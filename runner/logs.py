@@ -1,4 +1,4 @@
-"""What the attempts at a song have written to their logs, byte by byte, and followed while they write."""
+"""Logs as people read them: a night's, entry by entry, or a song's attempts', byte by byte; and followed."""
 
 from __future__ import annotations
 
@@ -7,10 +7,14 @@ import time
 from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
-from runner.errors import RunnerError
+from runner import journal
+from runner.errors import RunnerError, UsageError
 from runner.files import opened
+from runner.journal import Entry
+from runner.processes import boot_id
 from runner.songfolder import Attempt, Outputs, SongFolder, find
-from runner.status import look
+from runner.status import look, parent_lives
+from runner.words import Level
 
 POLL_S = 0.25
 CHUNK_BYTES = 2**16
@@ -36,6 +40,58 @@ def show(outputs: Outputs, song: str, *, follow: bool = False, attempt: int | No
     except KeyboardInterrupt:
         return 130
     return 0
+
+
+def level_of(name: str | None) -> Level:
+    """The level of that name; info without. Raises UsageError for any other."""
+    for level in journal.LEVELS:
+        if level == (name or "info"):
+            return level
+    raise UsageError(f"--level {name!r}: there is none such; take one of {', '.join(journal.LEVELS)}")
+
+
+def show_night(outputs: Outputs, level: Level, *, follow: bool = False, json: bool = False) -> int:
+    """Print the newest night's log from that level up on stdout, as it stands or as JSON lines.
+
+    follow: go on until the batch ends. 0, or 1 if there is none; 130 for one that Ctrl-C ended.
+    """
+    write = journal.json_line if json else journal.line
+    pause = _sleep if follow else None
+    try:
+        for entry in read_night(outputs, running=lambda: _lives(outputs), pause=pause):
+            for chosen in journal.chosen([entry], level):
+                print(write(chosen), flush=True)
+    except FileNotFoundError:
+        print(f"{outputs.log}: nothing here yet; `runner batch` writes it", file=sys.stderr)
+        return 1
+    except OSError as error:
+        if isinstance(error, BrokenPipeError):
+            raise
+        raise RunnerError(f"{outputs.log}: cannot be read ({error.strerror}); make it readable") from error
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def read_night(
+    outputs: Outputs, *, running: Callable[[], bool], pause: Callable[[], None] | None = None
+) -> Iterator[Entry]:
+    """The newest night's entries; with pause, those to come, too, until running() is over."""
+    entries, position = journal.read(outputs)
+    yield from journal.newest_night(entries)
+    while pause is not None:
+        going_on = running()  # asked first: its last words are read below
+        lines, position = journal.read_on(outputs.log, position)
+        yield from journal.parse(lines)
+        if not going_on:
+            return
+        pause()
+
+
+def _lives(outputs: Outputs) -> bool:
+    """Is there a process that may still write to the night's log? It does after its batch has ended."""
+    batch = look(outputs, earlier=False).batch
+    return batch is not None and parent_lives(batch, boot_id())
 
 
 def _choose(folder: SongFolder, number: int | None) -> Attempt:

@@ -151,12 +151,22 @@ class Outputs:
 
     @property
     def log(self) -> Path:
-        """Tracebacks of defects of the runner itself."""
+        """What happened in the nights, line by line, and tracebacks of defects of the runner itself."""
         return self.folder / "runner.log"
+
+    @property
+    def cron_log(self) -> Path:
+        """What the nights that cron began had to say on their terminal, which they don't have."""
+        return self.folder / "cron.log"
 
     @property
     def batch(self) -> Path:
         return self.folder / "batch.json"
+
+    @property
+    def report(self) -> Path:
+        """The page that tells of all songs here."""
+        return self.folder / "report.html"
 
     def clean(self) -> None:
         """Remove what a killed parent left half-written. For who holds the lock."""

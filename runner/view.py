@@ -80,10 +80,13 @@ def speaks_unicode(encoding: str, environ: Mapping[str, str]) -> bool:
 
 
 @contextmanager
-def live(outputs: Outputs, *, quiet: bool = False) -> Iterator[Callable[[], None]]:
+def live(
+    outputs: Outputs, *, quiet: bool = False, tell: Callable[[Survey], None] = lambda now: None
+) -> Iterator[Callable[[], None]]:
     """The view of a batch by its own parent, on stderr: call what it gives about once a second.
 
     Where nothing can be written any more (a closed terminal, `| head`) it falls silent: the songs go on.
+    tell: hears of every look, whatever is shown.
     """
     view = screen(console(sys.stderr))
     broken = quiet
@@ -91,8 +94,9 @@ def live(outputs: Outputs, *, quiet: bool = False) -> Iterator[Callable[[], None
 
     def show() -> None:
         nonlocal broken, now
+        now = look(outputs, earlier=False, before=now)
+        tell(now)
         if not broken:
-            now = look(outputs, earlier=False, before=now)
             try:
                 view.show(now)
             except OSError:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 from rich.cells import cell_len, set_cell_size
 
@@ -20,6 +22,19 @@ PHASES: dict[Phase, str] = {
     "decode": "decoding",
     "write": "writing",
 }
+
+Level = Literal["debug", "info", "warning", "error"]
+# What a song's end is worth; any other is news.
+_LEVELS: dict[SongState, Level] = {"failed": "error", "degraded": "warning", "interrupted": "warning"}
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Something that happened in a batch. song: "" where it is of all of them. debug: a song goes on."""
+
+    level: Level
+    song: str
+    text: str
 
 
 def labels(rows: Sequence[Row]) -> dict[str, str]:
@@ -193,44 +208,50 @@ def advice(rows: Sequence[Row]) -> list[str]:
 
 
 def plain(previous: Survey | None, current: Survey) -> list[str]:
-    """What changed, in lines with the time of day: for people without a terminal, and for logs.
+    """What changed, in lines with the time of day: for people without a terminal.
 
     A song speaks when it begins, at each phase, at each tenth of its steps, when its health turns, when an
     attempt ends, and when it ends; a batch of twenty songs in some hundred lines.
     """
     stamp = time.strftime("%H:%M:%S", time.localtime(current.taken_wall))
+    told = changes(previous, current)
+    return [f"{stamp} {each.song}: {each.text}" if each.song else f"{stamp} {each.text}" for each in told]
+
+
+def changes(previous: Survey | None, current: Survey) -> Iterator[Change]:
+    """What is new in a batch since the survey before, None for its first."""
     rows = {} if previous is None else {row.song: row for row in previous.own}
-    lines = []
     if previous is None and current.own:
-        lines.append(f"{len(current.own)} songs: {', '.join(counts(current.own))}")
+        yield Change("info", "", f"{len(current.own)} songs: {', '.join(counts(current.own))}")
     for row in current.own:
-        before = rows.get(row.song)
-        lines += [f"{row.song}: {line}" for line in _changes(before, row)]
+        yield from (Change(level, row.song, text) for level, text in _changes(rows.get(row.song), row))
     known = () if previous is None else previous.problems
-    lines += [f"cannot read {problem}" for problem in current.problems if problem not in known]
-    return [f"{stamp} {line}" for line in lines]
+    for problem in current.problems:
+        if problem not in known:
+            yield Change("warning", "", f"cannot read {problem}")
 
 
-def _changes(before: Row | None, row: Row) -> Iterator[str]:
+def _changes(before: Row | None, row: Row) -> Iterator[tuple[Level, str]]:
     if before is None:
         if row.state == "running":
-            yield _begun(row)
+            yield "info", _begun(row)
         return
     for end in row.ended[len(before.ended) :]:
-        yield f"attempt {end.attempt} ended: {end.cause}: {end.message}"
+        yield "warning", f"attempt {end.attempt} ended: {end.cause}: {end.message}"
     if _waits(row) and row.attempt == before.attempt and row.note != before.note:
-        yield row.note
+        yield "info", row.note
         return
     if row.state != "running":
         if row.state != before.state:
-            yield _ended(row)
+            yield _LEVELS.get(row.state, "info"), _ended(row)
         return
     if row.attempt != before.attempt or before.state != "running":
-        yield _begun(row)
+        yield "info", _begun(row)
     elif _milestone(row) != _milestone(before) and row.phase is not None:
-        yield _progress(row)
+        yield "debug", _progress(row)
     if row.health in ("slow", "stalled", "orphaned", "gone") and row.health != before.health:
-        yield f"{health_words(row)}, in phase {row.phase}" if row.phase else health_words(row)
+        words = f"{health_words(row)}, in phase {row.phase}" if row.phase else health_words(row)
+        yield "warning", words
 
 
 def _waits(row: Row) -> bool:

@@ -31,6 +31,11 @@ main()
 """
 JOB = "model: demo\ndefaults: {duration: 2, steps: 4, style: pop, seed: 3}\nsongs:\n  - name: one\n"
 COMMANDS = sorted(c.name or c.callback.__name__ for c in app.registered_commands if c.callback)
+HOPELESS = """\
+model: demo
+defaults: {timeout: 1s, attempts: 1, foresight: false}
+songs: [{name: one, style: pop, duration: 40, steps: 64}]
+"""
 SING = ["sing", "--name", "one", "--style", "pop", "--duration", "2"]
 
 
@@ -122,6 +127,10 @@ def test_the_schema_is_data() -> None:
         (["check", "absent.yaml"], "absent.yaml:1:1: there is no such file; check the path"),
         (["sing", "--name", "one"], "--style: is missing"),
         ([*SING, "--lyrics", "absent.lrc"], "absent.lrc"),
+        (["batch", "absent.yaml", "--on-finish", "mail 'ann"], "--on-finish"),
+        (["logs", "--level", "loud"], "debug, info, warning, error"),
+        (["logs", "--attempt", "2"], "--attempt"),
+        (["logs", "one", "--json"], "--json"),
         (["snig"], "snig"),
     ],
 )
@@ -135,7 +144,7 @@ def test_bad_usage_exits_2_says_what_is_wrong_on_stderr_and_starts_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("command", [["status", "one"], ["logs", "one"], ["stop", "one"], ["stop"]])
+@pytest.mark.parametrize("command", [["status", "one"], ["logs"], ["logs", "one"], ["stop", "one"], ["stop"]])
 def test_where_nothing_such_is_the_exit_code_is_1_and_stdout_empty(
     tmp_path: Path, command: list[str]
 ) -> None:
@@ -159,6 +168,47 @@ def test_a_second_quiet_batch_has_nothing_to_do_and_says_nothing(night: Night) -
     said = runner("batch", night.file, "--out", night.outputs.folder, "--quiet")
     assert said == Said(0, "", "")
     assert len(night.outputs.song("my songs/one").attempts()) == 1
+
+
+def test_a_quiet_batch_that_fails_says_one_summary_that_any_mail_can_show(tmp_path: Path) -> None:
+    """In an environment as cron's, with a path that is longer than a line."""
+    folder = tmp_path / ("söng" * 30)
+    folder.mkdir()
+    (folder / "night.yaml").write_text(HOPELESS)
+    bare = {"HOME": str(tmp_path), "PATH": "/usr/bin:/bin", "LOGNAME": "ann", "PYTHONPATH": str(ROOT)}
+    told = folder / "told.json"
+    said = subprocess.run(
+        [RUNNER, "batch", "night.yaml", "--quiet", "--on-finish", "sh -c 'cat >told.json; exit 3'"],
+        cwd=folder,
+        env=bare,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert (said.returncode, said.stdout) == (1, "")
+    lines = said.stderr.splitlines()
+    assert lines[0].split() == ["result", "time", "retries", "file"]
+    assert lines[-1] == "--on-finish: sh: exit code 3"
+    assert all(line.isprintable() and line.isascii() and len(line) <= 80 for line in lines)
+    content = read_json(told)
+    assert (content["exit_code"], content["states"]) == (1, {"failed": 1})
+    assert content["songs"][0]["why"].startswith("not finished within 1 s")
+    assert content["log"] == str(folder / "outputs" / "runner.log")
+
+
+def test_the_log_of_a_night_tells_it_in_lines_and_in_json(night: Night) -> None:
+    words = runner("logs", "--out", night.outputs.folder, "--level", "debug")
+    assert (words.exit_code, words.err) == (0, "")
+    lines = night.outputs.log.read_text().splitlines()
+    assert set(words.out.splitlines()) <= set(lines)
+    entries = [
+        json.loads(line) for line in runner("logs", "--json", "--out", night.outputs.folder).out.splitlines()
+    ]
+    assert entries[0]["text"].startswith("batch began")
+    assert entries[-1]["text"].startswith("batch ended with exit code 0: 1 done")
+    assert {entry["schema"] for entry in entries} == {1}
 
 
 def test_status_tells_the_night_in_words_and_completely_in_json(night: Night) -> None:
@@ -236,6 +286,22 @@ def test_ctrl_c_while_a_song_is_made_is_exit_code_130_and_says_how_to_go_on(tmp_
     assert "the same command goes on" in err
     assert "Traceback" not in err
     assert survivors(Outputs(tmp_path)) == []
+
+
+def test_a_batch_that_was_stopped_is_told_too_and_another_ctrl_c_ends_who_is_told(tmp_path: Path) -> None:
+    (tmp_path / "night.yaml").write_text(JOB.replace("steps: 4", "steps: 200"))
+    command = [RUNNER, "batch", "night.yaml", "--quiet", "--on-finish", "sh -c 'cat >told; sleep 600'"]
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    wait_for((tmp_path / "outputs" / "night" / "one" / "heartbeat.json").exists)
+    process.send_signal(signal.SIGTERM)
+    wait_for(lambda: (tmp_path / "told").exists() and (tmp_path / "told").read_text().endswith("}\n"))
+    (teller,) = psutil.Process(process.pid).children()
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert not teller.is_running()
+    content = read_json(tmp_path / "told")
+    assert (content["exit_code"], content["states"]) == (143, {"interrupted": 1})
 
 
 def test_ctrl_c_while_the_batch_is_checked_is_exit_code_130_and_leaves_no_child(tmp_path: Path) -> None:

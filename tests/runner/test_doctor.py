@@ -87,7 +87,7 @@ def test_a_sound_machine_will_work_without_a_note() -> None:
         ("swap", {"swap": 0, "memory": 6 * GB}, "note", "mkswap"),
         ("swap", {"swap": 0, "memory": 6 * GB, **WSL}, "note", "swap=4GB"),
         ("WSL", {"wsl": 1}, "problem", "wsl --set-version"),
-        ("WSL", WSL, "note", "leave a terminal open"),
+        ("WSL", WSL, "note", "runner schedule has Windows begin the night"),
         ("limits", {"holder": ""}, "note", "loginctl enable-linger"),
         ("limits", {"holder": "", "init": "init", **WSL}, "note", "systemd=true"),
         ("limits", {"holder": "", "init": "tini"}, "note", "--memory"),

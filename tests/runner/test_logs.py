@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -10,10 +12,11 @@ from pathlib import Path
 import pytest
 from folders import add_attempt, outputs_in, write_batch, write_manifest
 
-from runner.errors import RunnerError
-from runner.logs import CHUNK_BYTES, read, show
+from runner.errors import RunnerError, UsageError
+from runner.logs import CHUNK_BYTES, level_of, read, read_night, show, show_night
 from runner.messages import QueuedSong
 from runner.songfolder import Attempt, Outputs, SongFolder
+from runner.words import Level
 
 
 @pytest.fixture
@@ -165,3 +168,75 @@ def test_a_log_that_cannot_be_read_is_named(song: SongFolder, target: str) -> No
     attempt.log.symlink_to(target)
     with pytest.raises(RunnerError, match=r"attempts/1/worker\.log: (is no ordinary file|cannot be read)"):
         list(read(song, attempt, running=lambda: False))
+
+
+# ---------------------------------------------------------------- the night's
+
+
+NIGHT = """\
+2026-03-03T23:30:00+01:00 info    batch began (pid 1), 1 at once
+2026-03-03T23:30:01+01:00 error   [night/snow] failed: last week's
+2026-03-04T23:30:00+01:00 info    batch began (pid 2), 1 at once
+2026-03-04T23:31:00+01:00 debug   [night/rain] loading
+2026-03-04T23:40:00+01:00 warning [night/rain] attempt 1 ended: timeout: late
+Traceback of \x1b[31mnobody
+"""
+
+
+@pytest.mark.parametrize(("level", "lines"), [("debug", [2, 3, 4, 5]), ("info", [2, 4, 5]), ("error", [])])
+def test_the_newest_night_is_printed_from_a_level_up_without_what_a_terminal_would_obey(
+    outputs: Outputs, capsys: pytest.CaptureFixture[str], level: Level, lines: list[int]
+) -> None:
+    outputs.log.write_text(NIGHT)
+    assert show_night(outputs, level) == 0
+    wanted = [NIGHT.replace("\x1b", " ").splitlines()[line] for line in lines]
+    assert capsys.readouterr().out.splitlines() == wanted
+
+
+def test_on_request_each_entry_is_a_json_object(outputs: Outputs, capsys: pytest.CaptureFixture[str]) -> None:
+    outputs.log.write_text(NIGHT)
+    assert show_night(outputs, "warning", json=True) == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    assert json.loads(line) == {
+        "schema": 1,
+        "time": "2026-03-04T23:40:00+01:00",
+        "level": "warning",
+        "song": "night/rain",
+        "text": "attempt 1 ended: timeout: late\nTraceback of \x1b[31mnobody",
+    }
+
+
+def test_a_night_that_was_never_is_1_and_says_what_makes_one(
+    outputs: Outputs, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert show_night(outputs, "info", follow=True) == 1
+    printed = capsys.readouterr()
+    assert (printed.out, "`runner batch` writes it" in printed.err) == ("", True)
+
+
+def test_a_pipe_in_place_of_the_nights_log_is_named(outputs: Outputs) -> None:
+    os.mkfifo(outputs.log)
+    with pytest.raises(RunnerError, match=r"runner\.log: is no ordinary file"):
+        show_night(outputs, "info")
+
+
+def test_a_follower_of_the_night_gives_its_last_words_and_ends_with_it(outputs: Outputs) -> None:
+    outputs.log.write_text(NIGHT)
+    later = NIGHT.splitlines()[3]
+    steps = [append(outputs.log, f"{later} 1\n"), lambda: None, append(outputs.log, f"{later} 2\n")]
+    given = read_night(outputs, running=lambda: bool(steps), pause=lambda: _call(steps.pop(0)))
+    assert [each.text.partition("\n")[0] for each in given][-3:] == [
+        "attempt 1 ended: timeout: late",
+        "loading 1",
+        "loading 2",
+    ]
+
+
+@pytest.mark.parametrize(("name", "level"), [(None, "info"), ("error", "error")])
+def test_a_level_has_a_name(name: str | None, level: str) -> None:
+    assert level_of(name) == level
+
+
+def test_a_level_that_there_is_not_is_bad_usage_and_lists_them() -> None:
+    with pytest.raises(UsageError, match=r"--level 'loud'.*debug, info, warning, error"):
+        level_of("loud")
