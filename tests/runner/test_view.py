@@ -7,7 +7,6 @@ import os
 import pty
 import subprocess
 import sys
-import termios
 import threading
 import time
 from collections.abc import Iterator
@@ -609,12 +608,12 @@ def test_forced_colour_brings_no_table_into_a_file(
 def test_on_a_terminal_that_is_made_narrower_it_is_drawn_anew() -> None:
     """Its lines have been broken by the terminal: going up as many as were drawn would leave some of them."""
     master, slave = pty.openpty()
-    termios.tcsetwinsize(slave, (24, 100))
     with os.fdopen(slave, "w") as terminal:
-        picture = screen(console(terminal))
+        out = console(terminal)
+        out.width = 100
+        picture = screen(out)
         told = []
-        for columns in (100, 60, 100):
-            termios.tcsetwinsize(terminal, (24, columns))
+        for out.width in (100, 60, 100):
             picture.show(NIGHT)
             told.append(os.read(master, 2**16).decode())
         picture.close()

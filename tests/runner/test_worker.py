@@ -159,6 +159,8 @@ def test_the_last_beat_is_of_writing(whole: Sung) -> None:
     beat = heartbeat.read(SongFolder(whole.attempt.folder.parents[1]).heartbeat)
     assert isinstance(beat, Heartbeat)
     assert (beat.phase, beat.song, beat.attempt, beat.density) == ("write", "night/rain", 1, STEPS)
+    assert {"load", "lyrics", "style", "sample", "decode"} == set(beat.spent_s)
+    assert 0 < beat.private <= beat.rss + beat.swap
 
 
 # ---------------------------------------------------------------- why there is none
