@@ -1,5 +1,5 @@
-"""The picture of the README: a batch of example songs, with two that have too little time, and what is known of
-one of them. All of it is what the program wrote to a terminal.
+"""The picture of the README: a batch of example songs, with two that have too little time, and what is known
+of one of them. All of it is what the program wrote to a terminal.
 
 Example: python docs/terminal.py > docs/terminal.svg   (some minutes)
 """
@@ -54,7 +54,7 @@ def main() -> None:
 
 
 def watched(folder: Path, arguments: list[str]) -> str:
-    """What stands on the terminal of a batch at a moment that shows much, and what is known then of a song."""
+    """What stands on the terminal of a batch at a moment that shows much, and what is known of one song."""
     controller, terminal = pty.openpty()
     termios.tcsetwinsize(terminal, (HEIGHT, WIDTH))
     written: list[bytes] = []

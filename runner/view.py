@@ -381,7 +381,7 @@ def detail(
         ("steps", _steps(row)),
         ("memory", _memory(row)),
         ("try", f"{row.tries} of {row.allowed}" if row.attempt and row.allowed else ""),
-        ("now", "" if row.state == "failed" else row.note),
+        ("note", "" if row.state == "failed" else row.note),
         ("why", row.why if row.state == "failed" else ""),
         ("time", "" if row.seconds is None else span(row.seconds)),
         ("phases", ", ".join(f"{PHASES[phase]} {span(took)}" for phase, took in _phases(row))),

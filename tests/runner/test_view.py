@@ -453,7 +453,7 @@ left    about 4 min
 steps   16 instead of 32
 memory  3.0 GB, 100 MB in swap; 2.0 GB of its own, of 4.0 GB at the most
 try     2 of 4
-now     16 steps instead of 32
+note    16 steps instead of 32
 phases  loading 4.0 s, sampling 2 min
 log     o/night/kites/attempts/2/worker.log
 attempt  ended    time    step   t     density  pace
