@@ -324,11 +324,11 @@ def _take_out(queue: deque[Job], board: _Board) -> None:
 
 def _asked_out(folder: SongFolder) -> bool:
     """Was this song asked to stop? It is asked once."""
-    if not folder.stop.is_file():
-        return False
-    with suppress(OSError):  # a disk that takes nothing any more
-        folder.stop.unlink()
-    return True
+    with suppress(OSError):  # what cannot be read, or removed, asks nothing
+        if folder.stop.is_file():
+            folder.stop.unlink()
+            return True
+    return False
 
 
 async def _end_strays(house: House) -> None:

@@ -109,7 +109,7 @@ class Row:
     tries: int = 0
     allowed: int = 0
     elapsed_s: float | None = None
-    spent_s: Mapping[str, float] = field(default_factory=dict)
+    spent_s: Mapping[Phase, float] = field(default_factory=dict)
     paces_s: tuple[float, ...] = ()
     fastest_s: float | None = None
     private: int | None = None
@@ -359,7 +359,7 @@ def _of_phase(beat: Heartbeat, now_mono: float) -> dict[str, Any]:
     return {"spent_s": spent_s, "elapsed_s": elapsed_s, "paces_s": paces_s, "fastest_s": beat.fastest_s}
 
 
-def _times(told: object) -> dict[str, float]:
+def _times(told: object) -> dict[Phase, float]:
     """Seconds of each phase, without what is none."""
     if not isinstance(told, dict):
         return {}

@@ -16,7 +16,7 @@ from rich.cells import cell_len, set_cell_size
 from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
-from runner.messages import Phase, SongState
+from runner.messages import SongState
 from runner.songfolder import Outputs, SongFolder
 from runner.status import Row, Survey, Try, look, tries
 from runner.words import (
@@ -225,7 +225,8 @@ def render(now: Survey, width: int, *, unicode: bool, height: int | None = None)
     # Beside the rows: headline, heads, what is hidden, the batch, and the line above those of earlier runs.
     room = None if height is None else max(1, height - len(problems) - 4 - bool(earlier))
     rows, below = _room_for([*now.own, *fitting(earlier, EARLIER_ROWS)], room, width, unicode)
-    hidden = [row for row in now.rows if row not in rows]
+    kept = {row.song for row in rows}
+    hidden = [row for row in now.rows if row.song not in kept]
     lines = _table(rows, below, width, unicode)
     if now.batch is not None:
         lines.insert(0, _line(headline(now, width), "bold", width, unicode))
@@ -269,13 +270,15 @@ def _room_for(
     if room is None:
         return list(rows), below
     kept = fitting(rows, max(1, room - min(len(below), room // 3)))
-    return kept, fitting([row for row in below if row in kept], room - len(kept))
+    songs = {row.song for row in kept}
+    return kept, fitting([row for row in below if row.song in songs], room - len(kept))
 
 
 def _table(rows: Sequence[Row], below: Sequence[Row], width: int, unicode: bool) -> list[Text]:
     """Heads, a line a song, and one more for the remark of those below."""
     columns, widths = _plan(_columns(rows, unicode, width), width)
     lines = [_row([(column.head, "dim") for column in columns], widths, _gap(width))]
+    commented = {row.song for row in below}
     for index, row in enumerate(rows):
         if row.earlier and index and not rows[index - 1].earlier:
             lines.append(_line("from earlier runs", "dim", width, unicode))
@@ -287,7 +290,7 @@ def _table(rows: Sequence[Row], below: Sequence[Row], width: int, unicode: bool)
             for column, wide in zip(columns, widths, strict=True)
         ]
         lines.append(_row(cells, widths, _gap(width)))
-        if row in below:
+        if row.song in commented:
             lines.append(_line(f"    {remark(row)}", "dim", width, unicode))
     return lines if rows else []
 
@@ -384,7 +387,7 @@ def detail(
         ("note", "" if row.state == "failed" else row.note),
         ("why", row.why if row.state == "failed" else ""),
         ("time", "" if row.seconds is None else span(row.seconds)),
-        ("phases", ", ".join(f"{PHASES[phase]} {span(took)}" for phase, took in _phases(row))),
+        ("phases", ", ".join(f"{PHASES[phase]} {span(took_s)}" for phase, took_s in row.spent_s.items())),
         ("file", row.file or ""),
         ("log", f"{attempts[-1].log}" if attempts else ""),
     ]
@@ -407,16 +410,9 @@ def _memory(row: Row) -> str:
     return f"{size(row.rss)}{swapped}{own}{ceiling}{near}"
 
 
-def _phases(row: Row) -> Iterator[tuple[Phase, float]]:
-    for phase, took_s in row.spent_s.items():
-        for known in PHASES:
-            if known == phase:
-                yield known, took_s
-
-
 def _attempts(row: Row, attempts: Sequence[Try], width: int, unicode: bool) -> Iterator[Text]:
-    """How each ended, when, how far it was, with how many steps over all, its steps' times, and why."""
-    heads = ("attempt", "ended", "time", "step", "t", "density", "pace")
+    """Of how many steps over all each is, how it ended, after what time, where, its steps' times, and why."""
+    heads = ("attempt", "steps", "ended", "time", "step", "t", "pace")
     cells = [_attempt(row, each, unicode) for each in attempts]
     widths = [max(map(cell_len, column)) for column in zip(heads, *cells, strict=True)]
     for line, each in zip((heads, *cells), (None, *attempts), strict=True):
@@ -435,11 +431,11 @@ def _attempt(row: Row, each: Try, unicode: bool) -> tuple[str, ...]:
     times_s = [step.seconds for step in each.steps]
     return (
         str(each.attempt),
+        str(density or ""),
         end.cause if end else "runs" if row.state == "running" else row.state,
         "" if elapsed_s is None else span(elapsed_s),
         f"{last.step}/{last.steps}" if last else "",
         f"{last.t:.2f}" if last else "",
-        str(density or ""),
         sparkline(times_s[-PACES:], min(times_s, default=None), unicode=unicode),
     )
 

@@ -81,7 +81,7 @@ def _remark_of_running(row: Row) -> str:
     if not row.ended:
         return row.note
     cause = row.ended[-1].cause
-    return f"{cause}; {row.note} ({row.why})" if row.note else f"{cause}: {row.why}"
+    return f"{cause}; {row.note}; {row.why}" if row.note else f"{cause}: {row.why}"
 
 
 def is_near_ceiling(row: Row) -> bool:

@@ -165,7 +165,7 @@ batch runs since 00:00, 4.2 GB of memory free, 600 MB in swap, 3 at once
    harbour-lights  done                         12 min
    winter-garden   sampling  12/32  ━━━───────  4 min left     ▂▂▂▂      1/4
    paper-boats     sampling  20/32  ━━━━━━────  4 min left     ▂▂▂▂▃▄▅█  2/4
-    timeout; 16 steps instead of 32 (not finished within 40 min (in phase sampl…
+    timeout; 16 steps instead of 32; not finished within 40 min (in phase sampl…
 !  slow-river      sampling  12/32  ━━━───────  stalled 4 min  ▂▂▂▂      1/4
 !  kites           sampling  12/32  ━━━───────  4 min left     ▂▂▂▂      1/4
     memory near its ceiling: 950 MB of 1.0 GB
@@ -187,7 +187,7 @@ batch runs since 00:00, 4.2 GB of memory free, 3 at once
    harbour-lights  done             12 min
    winter-garden   sampling  12/32  4 min left     1/4
    paper-boats     sampling  20/32  4 min left     2/4
-    timeout; 16 steps instead of 32 (not finished within 40…
+    timeout; 16 steps instead of 32; not finished within 40…
 !  slow-river      sampling  12/32  stalled 4 min  1/4
 !  kites           sampling  12/32  4 min left     1/4
     memory near its ceiling: 950 MB of 1.0 GB
@@ -209,7 +209,7 @@ batch runs since 00:00, 600 MB in swap
   har..ghts done           12 min
   win..rden sampling 12/32 4 min left
   pap..oats sampling 20/32 4 min left
-    timeout; 16 steps instead of 32 (n..
+    timeout; 16 steps instead of 32; n..
 ! slo..iver sampling 12/32 stalled 4 min
 ! kites     sampling 12/32 4 min left
     memory near its ceiling: 950 MB of..
@@ -252,7 +252,7 @@ batch runs since 00:00, 4.2 GB of memory free, 600 MB in swap, 3 at once
    song           state     step               time           pace      try
    winter-garden  sampling  12/32  ━━━───────  4 min left     ▂▂▂▂      1/4
    paper-boats    sampling  20/32  ━━━━━━────  4 min left     ▂▂▂▂▃▄▅█  2/4
-    timeout; 16 steps instead of 32 (not finished within 40 min (in phase sampl…
+    timeout; 16 steps instead of 32; not finished within 40 min (in phase sampl…
 !  slow-river     sampling  12/32  ━━━───────  stalled 4 min  ▂▂▂▂      1/4
 and 5 more: 1 failed, 1 running, 2 queued, 1 done
 ━━━━━─────────────── 2 of 8 songs, about 12 min left (01:12), 1 failed, 2 queued
@@ -456,10 +456,10 @@ try     2 of 4
 note    16 steps instead of 32
 phases  loading 4.0 s, sampling 2 min
 log     o/night/kites/attempts/2/worker.log
-attempt  ended    time    step   t     density  pace
-1        timeout  40 min  12/32  0.38  32       _______-----
+attempt  steps  ended    time    step   t     pace
+1        32     timeout  40 min  12/32  0.38  _______-----
   not finished within 40 min (in phase sample)
-2        runs     2 min   2/32   0.06  16       __
+2        16     runs     2 min   2/32   0.06  __
 """
 
 
@@ -478,7 +478,7 @@ def test_of_a_song_with_many_attempts_a_low_terminal_shows_the_newest() -> None:
     ended = [Try(number, SECOND.ended[0], STEPS, TRIES[0].log) for number in range(3, 30)]
     lines = printed(detail(SECOND, (*ended, TRIES[1]), 80, unicode=True, height=24), 80)
     assert len(lines) <= 24
-    assert lines[-1].startswith("2        runs")
+    assert lines[-1].startswith("2        16     runs")
 
 
 def test_a_failed_song_says_why_and_what_it_took() -> None:

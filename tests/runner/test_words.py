@@ -134,7 +134,7 @@ def test_a_row_says_what_it_does_and_how_it_is(row: Row, state: str, now: str) -
         (replace(RUNNING, note="bf16 on 2 threads"), "bf16 on 2 threads"),
         (
             replace(RUNNING, ended=(TIMEOUT,), why=TIMEOUT.message, note="16 steps"),
-            "timeout; 16 steps (not finished within 40 min)",
+            "timeout; 16 steps; not finished within 40 min",
         ),
         (
             replace(RUNNING, ended=(TIMEOUT,), why=TIMEOUT.message),
