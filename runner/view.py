@@ -391,7 +391,11 @@ def detail(
         ("file", row.file or ""),
         ("log", f"{attempts[-1].log}" if attempts else ""),
     ]
-    lines = [Text(shown(f"{name:<8}{value}", unicode), overflow="fold") for name, value in facts if value]
+    lines = [
+        Text.assemble((f"{name:<8}", "dim"), shown(value, unicode), overflow="fold")
+        for name, value in facts
+        if value
+    ]
     told = attempts if height is None else attempts[-max(1, (height - len(lines) - 1) // 2) :]
     return Group(*lines, *(_attempts(row, told, width, unicode) if attempts else []))
 

@@ -605,8 +605,9 @@ def test_forced_colour_brings_no_table_into_a_file(
     assert "\x1b[?25l" not in capsys.readouterr().err
 
 
-def test_on_a_terminal_that_is_made_narrower_it_is_drawn_anew() -> None:
+def test_on_a_terminal_that_is_made_narrower_it_is_drawn_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its lines have been broken by the terminal: going up as many as were drawn would leave some of them."""
+    monkeypatch.setenv("TERM", "xterm")
     master, slave = pty.openpty()
     with os.fdopen(slave, "w") as terminal:
         out = console(terminal)
@@ -621,7 +622,8 @@ def test_on_a_terminal_that_is_made_narrower_it_is_drawn_anew() -> None:
     assert ["\x1b[2J" in each for each in told] == [False, True, False]
 
 
-def test_the_view_has_no_thread_of_its_own(outputs: Outputs) -> None:
+def test_the_view_has_no_thread_of_its_own(outputs: Outputs, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
     master, slave = pty.openpty()
     with os.fdopen(slave, "w") as terminal:
         picture = screen(console(terminal))
