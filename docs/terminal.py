@@ -64,11 +64,11 @@ def watched(folder: Path, arguments: list[str]) -> str:
     )
     try:
         song = await_moment(Outputs(folder / "outputs"), process)
-        table = b"".join(written).decode().split(UP)[-1].strip("\r\n")
+        table = b"".join(written).decode().split(UP)[-1].replace("\r", "").strip("\n")
         detail = subprocess.run(
             [*RUNNER, "status", song],
             cwd=folder,
-            env=environment(),
+            env=environment() | {"FORCE_COLOR": "1"},
             capture_output=True,
             text=True,
             check=True,
