@@ -32,13 +32,13 @@ WIDTH, HEIGHT = 106, 40
 # As the live view goes up, over what it drew last.
 UP = "\x1b[1A\x1b[2K"
 LATE = "jobs/late.yaml"
-# The first notices by itself that 64 steps would take too long, the second is ended.
+# The first notices by itself that 96 steps would take too long, the second is ended.
 TOO_LITTLE_TIME = """
 model: demo
-defaults: {style: "folk song, acoustic guitar", duration: 30, steps: 64, seed: 5}
+defaults: {style: "folk song, acoustic guitar", duration: 30, steps: 96, seed: 5}
 songs:
-  - {name: late-train, lyrics: lyrics/harbour-lights.lrc, timeout: 60s}
-  - {name: paper-boats, lyrics: lyrics/harbour-lights.lrc, timeout: 40s, foresight: false}
+  - {name: late-train, lyrics: lyrics/harbour-lights.lrc, timeout: 90s}
+  - {name: paper-boats, lyrics: lyrics/harbour-lights.lrc, timeout: 60s, foresight: false}
 """
 PATIENCE_S = 900.0
 
@@ -104,7 +104,7 @@ def await_moment(outputs: Outputs, process: subprocess.Popen[bytes]) -> str:
     while process.poll() is None and time.monotonic() < until:
         song = moment(look(outputs, earlier=False))
         if song is not None:
-            time.sleep(1.5)  # the view looks once a second
+            time.sleep(1.0)  # the view looks once a second
             return song
         time.sleep(0.5)
     raise SystemExit("the batch ended before there was anything to show: is this machine much faster?")
@@ -112,7 +112,7 @@ def await_moment(outputs: Outputs, process: subprocess.Popen[bytes]) -> str:
 
 def moment(now: Survey) -> str | None:
     states = {row.state for row in now.own}
-    under_way = [row for row in now.own if len(row.paces_s) >= 4 and row.phase == "sample"]
+    under_way = [row for row in now.own if len(row.paces_s) >= 4 and row.step + 2 < row.steps]
     again = [row.song for row in under_way if row.ended]
     return again[0] if {"done", "degraded", "queued"} <= states and again and len(under_way) == 2 else None
 

@@ -263,10 +263,9 @@ def _room_for(
 
     Of scarce lines a third at most are of remarks.
     """
-    columns, _ = _plan(_columns(rows, unicode, width), width)
-    has_column = any(column.head == "remark" for column in columns)
-    said = [row for row in rows if not row.earlier and row.state != "done" and remark(row)]
-    below = [] if has_column else said
+    below = [row for row in rows if not row.earlier and row.state != "done" and remark(row)]
+    if below and any(column.head == "remark" for column in _plan(_columns(rows, unicode, width), width)[0]):
+        below = []
     if room is None:
         return list(rows), below
     kept = fitting(rows, max(1, room - min(len(below), room // 3)))

@@ -328,7 +328,8 @@ def _changes(before: Row | None, row: Row) -> Iterator[str]:
 
 def _waits(row: Row) -> bool:
     """For a place, memory or disk, and says so."""
-    return row.state in ("queued", "running") and row.phase is None and bool(row.note) and not row.health
+    unheard = row.state in ("queued", "running") and row.phase is None and not row.health
+    return unheard and row.note.startswith("waits ")  # an attempt that has just begun has a note, too
 
 
 def _milestone(row: Row) -> tuple[Phase | None, int]:

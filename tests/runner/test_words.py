@@ -117,6 +117,8 @@ def test_control_codes_of_a_worker_do_not_reach_the_terminal() -> None:
         (replace(RUNNING, health="gone", eta_s=None), "sampling", "gone"),
         (Row("a/b", "running", attempt=1), "starting", ""),
         (Row("a/b", "running", attempt=1, made=True), "finishing", ""),
+        (Row("a/b", "running", attempt=2, ended=(TIMEOUT,), note="16 steps"), "starting", ""),
+        (Row("a/b", "running", attempt=1, ended=(TIMEOUT,), note="waits to be alone"), "waiting", ""),
         (Row("a/b", "queued", note="waits for memory: 4.0 GB needed"), "waiting", ""),
         (Row("a/b", "queued"), "queued", ""),
         (Row("a/b", "running", attempt=2, ended=(TIMEOUT,)), "starting", ""),
