@@ -190,7 +190,9 @@ def print_survey(out: Console, now: Survey, song: SongFolder | None = None) -> N
 def _one(
     song: SongFolder, now: Survey, width: int, unicode: bool, height: int | None = None
 ) -> RenderableType:
-    row = next(row for row in now.rows if row.song == song.id)
+    row = next((row for row in now.rows if row.song == song.id), None)
+    if row is None:
+        return _line(f"{song.id}: is no longer there", "", width, unicode)
     return detail(row, tries(song, row), width, unicode=unicode, height=height)
 
 

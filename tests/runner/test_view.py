@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import pty
+import shutil
 import subprocess
 import sys
 import threading
@@ -25,7 +26,7 @@ from runner.files import write_message
 from runner.messages import Batch, Cause, Phase, QueuedSong, SongState
 from runner.probes import Memory
 from runner.songfolder import Outputs
-from runner.status import Ending, Health, Row, Survey, Try
+from runner.status import Ending, Health, Row, Survey, Try, look
 from runner.steplog import Step
 from runner.view import console, detail, final_table, fitting, live, render, screen, speaks_unicode, summary
 from runner.words import remark
@@ -605,21 +606,46 @@ def test_forced_colour_brings_no_table_into_a_file(
     assert "\x1b[?25l" not in capsys.readouterr().err
 
 
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+    def taken(self) -> str:
+        """What was written since this was asked last."""
+        told = self.getvalue()
+        self.seek(0)
+        self.truncate()
+        return told
+
+
 def test_on_a_terminal_that_is_made_narrower_it_is_drawn_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its lines have been broken by the terminal: going up as many as were drawn would leave some of them."""
     monkeypatch.setenv("TERM", "xterm")
-    master, slave = pty.openpty()
-    with os.fdopen(slave, "w") as terminal:
-        out = console(terminal)
-        out.width = 100
-        picture = screen(out)
-        told = []
-        for out.width in (100, 60, 100):
-            picture.show(NIGHT)
-            told.append(os.read(master, 2**16).decode())
-        picture.close()
-    os.close(master)
+    terminal = Terminal()
+    out = console(terminal)
+    out.width = 100
+    picture = screen(out)
+    told = []
+    for out.width in (100, 60, 100):
+        picture.show(NIGHT)
+        told.append(terminal.taken())
+    picture.close()
     assert ["\x1b[2J" in each for each in told] == [False, True, False]
+    assert all("paper-boats" in each for each in told)
+
+
+def test_on_a_terminal_one_song_is_drawn_with_all_that_is_known_of_it_even_if_that_is_nothing_any_more(
+    outputs: Outputs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    terminal = Terminal()
+    picture = screen(console(terminal), song=outputs.song("night/rain"))
+    picture.show(look(outputs))
+    assert "attempts/1/worker.log" in terminal.taken().replace("\n", "")
+    shutil.rmtree(outputs.folder)
+    picture.show(look(outputs))
+    assert "night/rain: is no longer there" in terminal.taken()
+    picture.close()
 
 
 def test_the_view_has_no_thread_of_its_own(outputs: Outputs, monkeypatch: pytest.MonkeyPatch) -> None:
