@@ -63,7 +63,7 @@ BAR_CELLS = 10
 PACES = 32  # step times of an attempt, where there is a line for each
 SONG_CELLS = (16, 28)  # a song's name is not cut shorter than this for the sake of a column, nor longer,
 NARROW, NARROW_SONG_CELLS = 60, 8  # but on a terminal of fewer than so many cells, where gaps are of one, too
-REMARK_CELLS = 14  # the longest cause of an end
+REMARK_CELLS = 24  # with fewer it has a line of its own
 GAP = 2
 EARLIER_ROWS = 20  # of months of nights, those that want a look first
 

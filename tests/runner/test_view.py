@@ -144,14 +144,18 @@ SHOWN = [
         True,
         """
 batch runs since 00:00, 4.2 GB of memory free, 600 MB in swap, 3 at once, pid 4242
-   song            state     step               time           pace      memory      try  remark
-   harbour-lights  done                         12 min                                    …our-lights/song.wav
-   winter-garden   sampling  12/32  ━━━───────  4 min left     ▂▂▂▂      3.0 GB      1/4
-   paper-boats     sampling  20/32  ━━━━━━────  4 min left     ▂▂▂▂▃▄▅█  3.0+0.4 GB  2/4  timeout; 16 steps i…
-!  slow-river      sampling  12/32  ━━━───────  stalled 4 min  ▂▂▂▂      3.0 GB      1/4
-!  kites           sampling  12/32  ━━━───────  4 min left     ▂▂▂▂      3.0 GB!     1/4  memory near its cei…
-!  broken-string   failed                       61 s                                 4/4  died of SIGSEGV
-   last-train      waiting                                                                waits for memory: 4…
+   song            state     step               time           pace      a step  memory      try
+   harbour-lights  done                         12 min
+   winter-garden   sampling  12/32  ━━━───────  4 min left     ▂▂▂▂      12 s    3.0 GB      1/4
+   paper-boats     sampling  20/32  ━━━━━━────  4 min left     ▂▂▂▂▃▄▅█  24 s    3.0+0.4 GB  2/4
+    timeout; 16 steps instead of 32; not finished within 40 min (in phase sample)
+!  slow-river      sampling  12/32  ━━━───────  stalled 4 min  ▂▂▂▂      12 s    3.0 GB      1/4
+!  kites           sampling  12/32  ━━━───────  4 min left     ▂▂▂▂      12 s    3.0 GB!     1/4
+    memory near its ceiling: 950 MB of 1.0 GB
+!  broken-string   failed                       61 s                                         4/4
+    died of SIGSEGV
+   last-train      waiting
+    waits for memory: 4.0 GB needed, 2.0 GB free
    snow            queued
 ━━━━━─────────────── 2 of 8 songs, about 12 min left (01:12), 1 failed, 4 running, 2 queued, 1 done
 """,
