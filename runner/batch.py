@@ -18,8 +18,8 @@ from runner.admission import DISK_RESERVE, Free, Need, Room, side_by_side
 from runner.errors import ForeignFileError, OutputError
 from runner.files import is_full, read_message, write_message
 from runner.messages import FINAL_STATES, Batch, QueuedSong, SongState
-from runner.songfolder import Outputs
-from runner.supervise import House, Job, need_of, supervise
+from runner.songfolder import Outputs, SongFolder
+from runner.supervise import STOPPED, House, Job, need_of, supervise
 from runner.words import Change, size
 
 # One song uses eight cores well; more are better spent on a second song.
@@ -56,7 +56,12 @@ class _Board:
     put_off: str = ""
 
     def put(self, song: QueuedSong) -> None:
-        self.songs[song.song] = song
+        self.songs[song.song] = replace(song, duration=self.songs[song.song].duration)
+        self.write()
+
+    def stop(self) -> None:
+        """Say that the batch was asked to end."""
+        self.head = replace(self.head, stopping=True)
         self.write()
 
     def write(self, *, finished: float | None = None) -> None:
@@ -149,7 +154,7 @@ async def _run(
         house = replace(house, songs=group)
         makers = [asyncio.create_task(_make(queue, outputs, house, board, options)) for _ in range(workers)]
         try:
-            await _watch(makers, house, board, show)
+            await _watch(makers, queue, house, board, show)
         finally:
             await _end_strays(house)
     if not held():
@@ -195,9 +200,11 @@ def _sorted_out(
         done = manifest.finished(outputs.song(id), job.fingerprint)
         if done is not None and _will_do(done, options, epoch):
             file = str(outputs.song(id).folder / done["file"])
-            songs[id] = QueuedSong(id, done["state"], note="made earlier", file=file)
+            duration = job.answer.duration
+            songs[id] = QueuedSong(id, done["state"], note="made earlier", file=file, duration=duration)
         else:
-            songs[id] = QueuedSong(id, "queued")
+            _asked_out(outputs.song(id))  # on an earlier night
+            songs[id] = QueuedSong(id, "queued", duration=job.answer.duration)
             to_make.append(job)
     return songs, to_make
 
@@ -241,6 +248,9 @@ async def _make(queue: deque[Job], outputs: Outputs, house: House, board: _Board
     while queue and board.held() and not house.stopping.is_set():
         job = queue.popleft()
         folder = outputs.song(job.song.id)
+        if _asked_out(folder):
+            board.put(QueuedSong(folder.id, "interrupted", note=STOPPED))
+            continue
         try:
             folder.prepare()
             ended = await supervise(job, folder, house, board.put, redo_degraded=options.redo_degraded)
@@ -276,24 +286,51 @@ def _log_defect(outputs: Outputs, error: Exception) -> str:
 
 
 async def _watch(
-    makers: Sequence[asyncio.Task[None]], house: House, board: _Board, show: Callable[[], None]
+    makers: Sequence[asyncio.Task[None]],
+    queue: deque[Job],
+    house: House,
+    board: _Board,
+    show: Callable[[], None],
 ) -> None:
     """Show how the batch stands until all makers have ended; end it where the outputs are no longer ours."""
+    asked: asyncio.Task[Any] = asyncio.create_task(house.stopping.wait())
     try:
         while True:
             if not board.held():
                 house.stopping.set()
+            if house.stopping.is_set() and not board.head.stopping:
+                board.stop()
+            _take_out(queue, board)
             show()
-            finished, running = await asyncio.wait(makers, timeout=VIEW_EVERY_S)
-            for task in finished:
-                task.result()
+            for task in makers:
+                if task.done():
+                    task.result()
+            running = [task for task in makers if not task.done()]
             if not running:
-                show()
                 return
+            waited_for = running if asked.done() else [*running, asked]
+            await asyncio.wait(waited_for, timeout=VIEW_EVERY_S, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        for task in makers:
+        for task in (asked, *makers):
             task.cancel()
-        await asyncio.gather(*makers, return_exceptions=True)
+        await asyncio.gather(asked, *makers, return_exceptions=True)
+
+
+def _take_out(queue: deque[Job], board: _Board) -> None:
+    """Leave out songs that have not begun and that somebody asked to stop."""
+    for job in list(queue):
+        if _asked_out(board.outputs.song(job.song.id)):
+            queue.remove(job)
+            board.put(QueuedSong(job.song.id, "interrupted", note=STOPPED))
+
+
+def _asked_out(folder: SongFolder) -> bool:
+    """Was this song asked to stop? It is asked once."""
+    with suppress(OSError):  # what cannot be read, or removed, asks nothing
+        if folder.stop.is_file():
+            folder.stop.unlink()
+            return True
+    return False
 
 
 async def _end_strays(house: House) -> None:

@@ -47,11 +47,14 @@ def sender_lives(beat: Heartbeat) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What a process has used so far: CPU seconds, bytes now in memory and in swap, major faults."""
+    """What a process has used so far: CPU seconds, bytes now in memory, in swap, and in both without what it
+    shares with others, major faults.
+    """
 
     cpu_s: float
     rss: int
     swap: int
+    private: int
     major_faults: int
 
 
@@ -59,10 +62,12 @@ def own_usage() -> Usage:
     times = os.times()
     status = {}
     for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(("VmRSS:", "VmSwap:")):
+        if line.startswith(("VmRSS:", "VmSwap:", "RssAnon:")):
             status[line.split(":")[0]] = int(line.split()[1]) * 1024
     faults = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[9])
-    return Usage(times.user + times.system, status.get("VmRSS", 0), status.get("VmSwap", 0), faults)
+    swap = status.get("VmSwap", 0)
+    private = status.get("RssAnon", 0) + swap
+    return Usage(times.user + times.system, status.get("VmRSS", 0), swap, private, faults)
 
 
 class Pulse:
@@ -98,6 +103,7 @@ class Pulse:
             major_faults=0,
             latent_std=None,
             note="",
+            phase_mono=now,
         )
         self.progress()
 
@@ -106,7 +112,16 @@ class Pulse:
 
         A number that is not finite goes out as None: the outcome, not the beat, tells of it.
         """
-        return self._send(progress_mono=time.monotonic(), **changes)
+        now = time.monotonic()
+        if changes.get("phase", self._beat.phase) != self._beat.phase:
+            changes = self._turned(now) | changes
+        return self._send(progress_mono=now, **changes)
+
+    def _turned(self, now: float) -> dict[str, Any]:
+        """What a new phase changes: the one that ends is told by its time, paces are of one phase alone."""
+        beat = self._beat
+        spent_s = {**beat.spent_s, beat.phase: beat.spent_s.get(beat.phase, 0.0) + now - beat.phase_mono}
+        return {"phase_mono": now, "spent_s": spent_s, "paces_s": [], "fastest_s": None}
 
     def start(self) -> None:
         threading.Thread(target=self._stay_alive, name="pulse", daemon=True).start()

@@ -48,7 +48,8 @@ class SongRequest:
     may still afford: solver steps over the whole of [0, 1]. grid: points of the steps asked for, None for the
     sampler's own. estimate: decode the checkpoint's estimate of the song's end instead of sampling on.
     decoder_speed, decoder_around_s: of the nearest song made before, None without one (see
-    foresight.Decoder).
+    foresight.Decoder). attempts: how many each family of causes gets; 0: not told. memory_bytes: the ceiling
+    of its private memory; None: there is none.
     """
 
     song: str  # "<job>/<name>"
@@ -88,6 +89,8 @@ class SongRequest:
     decoder_around_s: float | None = None
     window: float | None = None
     grid: list[float] | None = None
+    attempts: int = 0
+    memory_bytes: int | None = None
     schema: int = SCHEMA
 
 
@@ -96,6 +99,9 @@ class Heartbeat:
     """The newest word of a child. Times ending in _mono are the machine's monotonic clock, in seconds.
 
     eta_s: what is left of the song, decoding and writing included; None as long as nothing is measured.
+    private: bytes of memory of its own, in RAM and in swap. phase_mono: when the phase began; 0: not told.
+    spent_s: seconds of each phase before it. paces_s: seconds a pass, or a chunk, at the newest steps of this
+    phase, oldest first; fastest_s: of all its steps.
     """
 
     seq: int
@@ -121,6 +127,11 @@ class Heartbeat:
     major_faults: int
     latent_std: float | None
     note: str
+    private: int = 0
+    phase_mono: float = 0.0
+    spent_s: dict[str, float] = field(default_factory=dict)
+    paces_s: list[float] = field(default_factory=list)
+    fastest_s: float | None = None
     schema: int = SCHEMA
 
 
@@ -150,7 +161,7 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class QueuedSong:
-    """One song of a batch as the parent sees it."""
+    """One song of a batch as the parent sees it. duration: seconds of sound; 0: not told."""
 
     song: str
     state: SongState
@@ -159,11 +170,15 @@ class QueuedSong:
     attempts: int = 0
     file: str | None = None
     seconds: float | None = None
+    duration: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """outputs/batch.json: who runs or ran last, and how every song of it stands. epoch: as in SongRequest."""
+    """outputs/batch.json: who runs or ran last, and how every song of it stands. epoch: as in SongRequest.
+
+    stopping: it was asked to end, and its songs save their state.
+    """
 
     pid: int
     pid_started: int
@@ -173,6 +188,7 @@ class Batch:
     workers: int
     songs: list[QueuedSong]
     epoch: float = 0.0
+    stopping: bool = False
     schema: int = SCHEMA
 
 

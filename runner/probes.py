@@ -6,6 +6,7 @@ import os
 import resource
 import time
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from runner import heartbeat
@@ -14,6 +15,14 @@ from runner.verdict import Reading
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 _PAGE = resource.getpagesize()
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Bytes of RAM that a new process can have without swapping, and what is in swap."""
+
+    available: int | None = None
+    swapped: int | None = None
 
 
 def read(pid: int, beat_file: Path, *, attempt: int) -> Reading:
@@ -52,6 +61,13 @@ def beat(pid: int, file: Path, *, attempt: int) -> Heartbeat | None:
 def available_bytes() -> int | None:
     """Memory that a new process can have without swapping."""
     return _fields(Path("/proc/meminfo")).get("MemAvailable")
+
+
+def memory() -> Memory:
+    """The machine's at this moment."""
+    found = _fields(Path("/proc/meminfo"))
+    total, free = found.get("SwapTotal"), found.get("SwapFree")
+    return Memory(found.get("MemAvailable"), None if total is None or free is None else total - free)
 
 
 def disk_free_bytes(folder: Path) -> int | None:

@@ -5,20 +5,23 @@ song.json ▷ failed.json ▷ batch.json ▷ the newest attempt and its beat ─
 
 from __future__ import annotations
 
+import heapq
+import math
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from json import dumps
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-from runner import probes
+from runner import probes, steplog
 from runner.errors import ForeignFileError, RunnerError
 from runner.files import Message, read_json, read_message
 from runner.heartbeat import sender_lives
 from runner.messages import (
     FREE_CAUSES,
+    MEMORY_CAUSES,
     Batch,
     Cause,
     Heartbeat,
@@ -43,17 +46,23 @@ QUIET_STEPS = 3
 # CPU time counts in hundredths of a second; over less than this a share of it says nothing.
 CPU_WINDOW_S = 0.1
 WATCH_EVERY_S = 1.0
+# As many step times as anybody shows; a beat may hold anything.
+MOST_PACES = 16
+MOST_TRIES = 20
 
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """How one attempt ended without a song."""
+    """How one attempt ended without a song, how far in t, and what it had of memory at its most, in bytes."""
 
     attempt: int
     cause: Cause
     message: str
     density: int | None = None
     elapsed_s: float = 0.0
+    t: float | None = None
+    peak_rss: int = 0
+    peak_swap: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +76,11 @@ class Row:
     seconds since 1970. retries: attempts that used up one of those
     allowed, the newest excepted. ended: the attempts of this making so far that gave no song, oldest
     first. why: how the last of them ended, or why the song failed. seconds: of all attempts, once at rest.
+    tries of allowed: the most that causes of one family (memory, all others) have used, the present one
+    included; 0: not told. elapsed_s: of a running attempt. spent_s: of its phases so far, or of all of a
+    finished song's. paces_s: of a pass, or a chunk, at its newest steps, oldest first; fastest_s: of all in
+    this phase. private: memory of its own, in RAM and in swap; ceiling: at which that ends it. made: its
+    sound is there, its manifest is not. duration: of the sound in seconds; 0: not told.
     """
 
     song: str
@@ -92,17 +106,31 @@ class Row:
     note: str = ""
     file: str | None = None
     seconds: float | None = None
+    tries: int = 0
+    allowed: int = 0
+    elapsed_s: float | None = None
+    spent_s: Mapping[Phase, float] = field(default_factory=dict)
+    paces_s: tuple[float, ...] = ()
+    fastest_s: float | None = None
+    private: int | None = None
+    ceiling: int | None = None
+    made: bool = False
+    duration: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """The newest batch, all songs, and the files that could not be read. taken_wall: seconds since 1970."""
+    """The newest batch, all songs, the files that could not be read, and the machine's memory.
+
+    taken_wall: seconds since 1970.
+    """
 
     batch: Batch | None
     parent_alive: bool
     rows: tuple[Row, ...]
     problems: tuple[str, ...]
     taken_wall: float
+    memory: probes.Memory = field(default_factory=probes.Memory)
 
     @property
     def own(self) -> tuple[Row, ...]:
@@ -111,10 +139,21 @@ class Survey:
 
 
 @dataclass(frozen=True, slots=True)
+class Try:
+    """One attempt of a song of which everything is wanted; ended: None while it runs, or with a song."""
+
+    attempt: int
+    ended: Ending | None
+    steps: tuple[steplog.Step, ...]
+    log: Path
+
+
+@dataclass(frozen=True, slots=True)
 class Facts:
     """What the files of one song say, and whether the child that beat last lives.
 
-    manifest, failure: only of the newest making. open: the newest attempt has left no outcome.
+    manifest, failure: only of the newest making. request: of the newest attempt, which is open while it has
+    left no outcome, and made if that is a song.
     cpu_share: of one core, since the last beat, of a child without progress.
     """
 
@@ -125,8 +164,9 @@ class Facts:
     child_alive: bool = False
     cpu_share: float | None = None
     newest: int = 0
-    asked: int | None = None
+    request: SongRequest | None = None
     open: bool = False
+    made: bool = False
     ended: tuple[Ending, ...] = ()
 
 
@@ -137,7 +177,7 @@ def show(outputs: Outputs, *, json: bool = False, watch: bool = False, song: str
     """
     first = look(outputs)
     if first.batch is None and not first.rows and not first.problems:
-        print(f"{outputs.folder}: nothing here yet; `runner batch` makes songs", file=sys.stderr)
+        print(RunnerError(f"{outputs.folder}: nothing here yet; `runner batch` makes songs"), file=sys.stderr)
         return 1
     try:
         only = None if song is None else find(song, [row.song for row in first.rows])
@@ -150,11 +190,11 @@ def show(outputs: Outputs, *, json: bool = False, watch: bool = False, song: str
             for now in surveys:
                 print(dumps(as_json(now), allow_nan=False), flush=True)
         elif watch and first.parent_alive:
-            _watch(surveys)
+            _watch(surveys, outputs, only)
         else:
             from runner import view  # here and below: rich costs a third of the time of `status --json`
 
-            view.print_survey(view.console(sys.stdout), first, only)
+            view.print_survey(view.console(sys.stdout), first, None if only is None else outputs.song(only))
     except KeyboardInterrupt:
         return 130
     return 0
@@ -168,15 +208,26 @@ def _surveys(outputs: Outputs, now: Survey, *, watch: bool) -> Iterator[Survey]:
         yield now
 
 
-def _watch(surveys: Iterable[Survey]) -> None:
+def _watch(surveys: Iterable[Survey], outputs: Outputs, only: str | None) -> None:
     from runner import view
 
-    screen = view.screen(view.console(sys.stdout), keep=True)
+    song = None if only is None else outputs.song(only)
+    screen = view.screen(view.console(sys.stdout), keep=True, song=song)
     try:
         for now in surveys:
             screen.show(now)
     finally:
         screen.close()
+
+
+def tries(song: SongFolder, row: Row) -> tuple[Try, ...]:
+    """The newest attempts at this making of the song, oldest first."""
+    ends = {end.attempt: end for end in row.ended}
+    mine = [attempt for attempt in song.attempts() if attempt.number in {*ends, row.attempt}]
+    return tuple(
+        Try(attempt.number, ends.get(attempt.number), steplog.read(attempt.steps), attempt.log)
+        for attempt in mine[-MOST_TRIES:]
+    )
 
 
 def look(outputs: Outputs, *, earlier: bool = True, before: Survey | None = None) -> Survey:
@@ -201,7 +252,10 @@ def as_json(survey: Survey) -> dict[str, Any]:
             "started_wall": batch.started_wall,
             "finished_wall": batch.finished_wall,
             "workers": batch.workers,
+            "stopping": batch.stopping,
+            "left_s": left_s(survey),
         },
+        "memory": asdict(survey.memory),
         "songs": [asdict(row) for row in survey.rows],
         "problems": list(survey.problems),
     }
@@ -257,7 +311,7 @@ def row_of(song: SongFolder, facts: Facts, *, parent_alive: bool, now_mono: floa
         state=state,
         earlier=earlier,
         health=health_of(facts, state, parent_alive=parent_alive, now_mono=now_mono),
-        asked=facts.asked,
+        asked=facts.request.steps if facts.request else None,
         heard_wall=beat.wall if beat else None,
         attempt=facts.newest or (beat.attempt if beat else 0),
         retries=sum(end.cause not in FREE_CAUSES for end in facts.ended if end.attempt != facts.newest),
@@ -266,6 +320,11 @@ def row_of(song: SongFolder, facts: Facts, *, parent_alive: bool, now_mono: floa
         note=_note(facts, state),
         file=_file(song, facts) if state in ("done", "degraded") else None,
         seconds=None if state in ("queued", "running") else _seconds(facts),
+        tries=_tries(facts),
+        allowed=facts.request.attempts if facts.request else 0,
+        spent_s=_times((facts.manifest or {}).get("phases")),
+        made=facts.made and state == "running",
+        duration=max(0.0, facts.entry.duration) if facts.entry else 0.0,
     )
     if state != "running" or beat is None or not (facts.child_alive or facts.open):
         return row
@@ -282,7 +341,46 @@ def row_of(song: SongFolder, facts: Facts, *, parent_alive: bool, now_mono: floa
         quiet_s=quiet_s,
         rss=beat.rss,
         swap=beat.swap,
+        **_of_phase(beat, now_mono),
+        private=beat.private or None,
+        ceiling=facts.request.memory_bytes if facts.request else None,
     )
+
+
+def _of_phase(beat: Heartbeat, now_mono: float) -> dict[str, Any]:
+    """Times of the phase, and of those before it."""
+    paces_s = tuple(each for each in beat.paces_s[-MOST_PACES:] if _is_time(each))
+    if not beat.phase_mono:  # of a version that did not tell
+        return {}
+    spent_s = _times(beat.spent_s)
+    now_s = spent_s.pop(beat.phase, 0.0) + max(0.0, now_mono - beat.phase_mono)
+    spent_s[beat.phase] = min(now_s, sys.float_info.max)
+    elapsed_s = min(sum(spent_s.values()), sys.float_info.max)
+    return {"spent_s": spent_s, "elapsed_s": elapsed_s, "paces_s": paces_s, "fastest_s": beat.fastest_s}
+
+
+def _times(told: object) -> dict[Phase, float]:
+    """Seconds of each phase, without what is none."""
+    if not isinstance(told, dict):
+        return {}
+    return {phase: float(told[phase]) for phase in get_args(Phase) if _is_time(told.get(phase))}
+
+
+def _is_time(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < sys.float_info.max
+
+
+def _tries(facts: Facts) -> int:
+    """What the family of causes that has used most has used, with the attempt that is under way or is next.
+
+    What was lost, interrupted or met a full disk uses up none.
+    """
+    if not facts.newest:
+        return 0
+    causes = [end.cause for end in facts.ended if end.cause not in FREE_CAUSES and end.cause != "no-disk"]
+    memory = sum(cause in MEMORY_CAUSES for cause in causes)
+    allowed = facts.request.attempts if facts.request else 0
+    return min(1 + max(memory, len(causes) - memory), allowed or len(causes) + 1)
 
 
 def _why(facts: Facts, state: SongState) -> str:
@@ -319,6 +417,48 @@ def _text(content: dict[str, Any] | None, key: str) -> str:
     return value if isinstance(value, str) else ""
 
 
+# ---------------------------------------------------------------- the batch
+
+
+def left_s(now: Survey) -> float | None:
+    """About how many seconds until all songs of a batch that runs have ended; None: nothing is measured yet.
+
+    By the pace of its songs that are made, or whose end is foreseen, in seconds for each of sound; what waits
+    takes its place as soon as one ends.
+    """
+    if now.batch is None or not now.parent_alive or now.batch.stopping:
+        return None
+    running = [row for row in now.own if row.state == "running"]
+    queued = [row for row in now.own if row.state == "queued"]
+    pace = _pace(now)
+    if pace is None and (queued or any(row.eta_s is None for row in running)):
+        return None
+    places = [0.0] * min(now.batch.workers - len(running), len(queued))  # each by when it is free
+    places = sorted(places + [_to_come_s(row, pace or 0.0) for row in running])
+    for row in queued if places else ():
+        heapq.heapreplace(places, places[0] + _to_come_s(row, pace or 0.0))
+    found = max(places, default=math.inf)
+    return found if math.isfinite(found) else None
+
+
+def _to_come_s(row: Row, pace: float) -> float:
+    return pace * (row.duration or 1.0) if row.eta_s is None else row.eta_s
+
+
+def _pace(now: Survey) -> float | None:
+    """Seconds for each of sound, of the batch's songs that are made, or whose end is foreseen."""
+    known = [(took_s, row.duration or 1.0) for row in now.own if (took_s := _whole_s(row)) is not None]
+    return sum(took_s for took_s, _ in known) / sum(sound_s for _, sound_s in known) if known else None
+
+
+def _whole_s(row: Row) -> float | None:
+    if row.state in ("done", "degraded"):
+        return row.seconds
+    if row.elapsed_s is None or row.eta_s is None:
+        return None
+    return sum(end.elapsed_s for end in row.ended) + row.elapsed_s + row.eta_s
+
+
 # ---------------------------------------------------------------- files
 
 
@@ -352,7 +492,7 @@ def survey(
         )
         for song in [*map(outputs.song, entries), *others]
     ]
-    return Survey(batch, alive, tuple(rows), tuple(problems), time.time())
+    return Survey(batch, alive, tuple(rows), tuple(problems), time.time(), probes.memory())
 
 
 def _settled(before: Survey, batch: Batch | None) -> dict[str, Row]:
@@ -394,10 +534,16 @@ def _facts(
         child_alive=alive,
         cpu_share=_cpu_share(song, beat, now_mono) if beat is not None and alive else None,
         newest=newest,
-        asked=request.steps if request else None,
+        request=request,
         open=bool(outcomes) and outcomes[-1][1] is None,
+        made=_is_made(outcomes),
         ended=_endings(outcomes, newest),
     )
+
+
+def _is_made(outcomes: Sequence[tuple[int, Outcome | None]]) -> bool:
+    newest = outcomes[-1][1] if outcomes else None
+    return newest is not None and newest.cause is None
 
 
 def _endings(outcomes: Sequence[tuple[int, Outcome | None]], newest: int) -> tuple[Ending, ...]:
@@ -408,7 +554,16 @@ def _endings(outcomes: Sequence[tuple[int, Outcome | None]], newest: int) -> tup
             ended.append(Ending(number, "lost", "its parent or the machine died"))
         elif outcome is not None and outcome.cause is not None:
             ended.append(
-                Ending(number, outcome.cause, outcome.message, outcome.density, outcome.elapsed_s),
+                Ending(
+                    number,
+                    outcome.cause,
+                    outcome.message,
+                    outcome.density,
+                    outcome.elapsed_s,
+                    outcome.t,
+                    outcome.peak_rss,
+                    outcome.peak_swap,
+                )
             )
     return tuple(ended)
 

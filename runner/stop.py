@@ -54,18 +54,21 @@ def _stop_song(outputs: Outputs, song: str, patience_s: float) -> str:
     now = look(outputs)
     id = find(song, [row.song for row in now.rows])
     row = _row(now, id)
-    if not now.parent_alive or row.state != "running":
+    if not now.parent_alive or row.state not in ("queued", "running"):
         raise RunnerError(f"{id}: does not run ({row.state}); `runner status` shows what does")
     path = outputs.song(id).stop
     try:
+        outputs.song(id).prepare()  # a song that has not begun has no folder
         path.open("ab").close()
     except OSError as error:
         raise RunnerError(f"cannot ask for it: {error.strerror}: {path}") from error
-    _say(f"asked {id} to stop; waiting until it has saved its state")
-    ended = _wait(lambda: not _still_runs(look(outputs, earlier=False), id), patience_s)
+    until = "it has saved its state" if row.attempt else "it is out of the queue"
+    _say(f"asked {id} to stop; waiting until {until}")
+    ended = _wait(lambda: not _is_open(look(outputs, earlier=False), id), patience_s)
     if not ended:
+        does = "waits" if row.state == "queued" else "runs"
         raise RunnerError(
-            f"{id}: still runs after {patience_s:g} s; see `runner status {id}`, or stop the whole batch "
+            f"{id}: still {does} after {patience_s:g} s; see `runner status {id}`, or stop the whole batch "
             "with `runner stop`"
         )
     path.unlink(missing_ok=True)  # it may have ended by itself
@@ -73,9 +76,9 @@ def _stop_song(outputs: Outputs, song: str, patience_s: float) -> str:
     return f"{id}: {state}" + ("; the same command goes on with it" if state == "interrupted" else "")
 
 
-def _still_runs(now: Survey, id: str) -> bool:
-    row = _row(now, id)
-    return now.parent_alive and row.state == "running"
+def _is_open(now: Survey, id: str) -> bool:
+    """Does it run, or is it going to?"""
+    return now.parent_alive and _row(now, id).state in ("queued", "running")
 
 
 def _running_batch(outputs: Outputs) -> Survey:

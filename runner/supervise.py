@@ -45,6 +45,7 @@ TICK_S = 0.5
 GRACE_S = 5.0
 # What no song of ours has may be another program's, for good.
 AWAIT_S = 300.0
+STOPPED = "stopped by `runner stop`; goes on with the same command"
 # Keeping what is there is worth any time; a decoder that hangs is still seen as stalled.
 ESTIMATE_S = 86_400.0
 # -P: files in the folder where the batch was started are not the worker's modules.
@@ -408,6 +409,8 @@ def _ask(
         mode=plan.mode,
         decoder_speed=decoder.speed if decoder else None,
         decoder_around_s=decoder.around_s if decoder else None,
+        attempts=song.attempts,
+        memory_bytes=song.memory_bytes or house.ceiling,
     )
 
 
@@ -415,7 +418,7 @@ async def _run(job: Job, folder: SongFolder, attempt: Attempt, request: SongRequ
     limits = verdict.Limits(
         timeout_s=request.timeout_s,
         stall_s=job.song.stall_s,
-        memory_bytes=job.song.memory_bytes or house.ceiling,
+        memory_bytes=request.memory_bytes,
         thrash_s=house.thrash_s,
         floor_bytes=None if house.memory is None else verdict.floor(house.memory),
     )
@@ -478,7 +481,7 @@ def _asked_to_stop(folder: SongFolder, house: House) -> Kill | None:
         return Kill("interrupted", "stopped with its batch; goes on with the same command")
     if folder.stop.is_file():
         folder.stop.unlink(missing_ok=True)
-        return Kill("interrupted", "stopped by `runner stop`; goes on with the same command")
+        return Kill("interrupted", STOPPED)
     return None
 
 

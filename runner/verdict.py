@@ -628,6 +628,7 @@ def _safer(plan: Plan) -> Plan:
 def _smaller(plan: Plan, end: End) -> Plan:
     """Less memory in every way we know: fewer steps alone cure slowness, not memory."""
     below = ARITHMETIC[: ARITHMETIC.index(plan.precision)]
+    said = (plan.note, f"in {below[-1]}" if below else "", "alone")
     return replace(
         plan,
         precision=below[-1] if below else plan.precision,
@@ -635,6 +636,7 @@ def _smaller(plan: Plan, end: End) -> Plan:
         threads=max(1, plan.threads // 2),
         alone=True,
         await_bytes=end.peak_bytes,
+        note=", ".join(words for words in said if words),
     )
 
 

@@ -10,15 +10,15 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from rich.cells import cell_len, set_cell_size
 from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
 from runner.messages import SongState
-from runner.songfolder import Outputs
-from runner.status import Row, Survey, look
+from runner.songfolder import Outputs, SongFolder
+from runner.status import Row, Survey, Try, look, tries
 from runner.words import (
     PHASES,
     advice,
@@ -29,15 +29,23 @@ from runner.words import (
     counts,
     headline,
     health_words,
+    is_near_ceiling,
     labels,
     memory_words,
     plain,
     remark,
     shown,
+    size,
     span,
+    sparkline,
     state_words,
     time_words,
+    try_words,
+    wants_a_look,
 )
+
+if TYPE_CHECKING:
+    from rich.live import Live
 
 STYLES: dict[str, str] = {
     "done": "green",
@@ -52,8 +60,10 @@ STYLES: dict[str, str] = {
     "gone": "red",
 }
 BAR_CELLS = 10
-SONG_CELLS = (16, 28)  # a song's name is not cut shorter than this for the sake of a column, nor longer
-REMARK_CELLS = 14  # the longest cause of an end
+PACES = 32  # step times of an attempt, where there is a line for each
+SONG_CELLS = (16, 28)  # a song's name is not cut shorter than this for the sake of a column, nor longer,
+NARROW, NARROW_SONG_CELLS = 60, 8  # but on a terminal of fewer than so many cells, where gaps are of one, too
+REMARK_CELLS = 24  # with fewer it has a line of its own
 GAP = 2
 EARLIER_ROWS = 20  # of months of nights, those that want a look first
 
@@ -109,24 +119,40 @@ def live(
             view.close()
 
 
-def screen(out: Console, *, keep: bool = False) -> Picture | Lines:
-    """A table that stays in place on a terminal, else lines of what changed. keep: leave the last table."""
-    return Picture(out, keep=keep) if out.is_interactive and out.file.isatty() else Lines(out)
+def screen(out: Console, *, keep: bool = False, song: SongFolder | None = None) -> Picture | Lines:
+    """A table that stays in place on a terminal, else lines of what changed. keep: leave the last table.
+
+    song: in place of the table, all that is known of one song.
+    """
+    return Picture(out, keep, song) if out.is_interactive and out.file.isatty() else Lines(out)
 
 
 class Picture:
     """A table, drawn over the last one. It has no refreshing thread: the parent of a batch forks."""
 
-    def __init__(self, out: Console, *, keep: bool) -> None:
+    def __init__(self, out: Console, keep: bool, song: SongFolder | None) -> None:
+        self._out, self._keep, self._song = out, keep, song
+        self._width = out.width
+        self._live = self._begun()
+
+    def _begun(self) -> Live:
         from rich.live import Live
 
-        self._out = out
-        self._live = Live(console=out, auto_refresh=False, transient=not keep)
+        return Live(console=self._out, auto_refresh=False, transient=not self._keep)
 
     def show(self, now: Survey) -> None:
+        width, height, unicode = self._out.width, self._out.height - 1, _unicode(self._out)
+        if width < self._width:  # the terminal has broken its lines, so that nobody knows how many there are
+            self._live.stop()
+            self._out.clear()
+            self._live = self._begun()
+        self._width = width
         self._live.start()
-        table = render(now, self._out.width, unicode=_unicode(self._out), height=self._out.height - 1)
-        self._live.update(table, refresh=True)
+        if self._song is None:
+            drawn = render(now, width, unicode=unicode, height=height)
+        else:
+            drawn = _one(self._song, now, width, unicode, height)
+        self._live.update(drawn, refresh=True)
 
     def close(self) -> None:
         self._live.stop()
@@ -157,13 +183,21 @@ def summary(outputs: Outputs) -> None:
         out.print(final_table(now, unicode=_unicode(out)))
 
 
-def print_survey(out: Console, now: Survey, song: str | None = None) -> None:
+def print_survey(out: Console, now: Survey, song: SongFolder | None = None) -> None:
     """All songs as a table, or one with all that is known of it."""
     unicode = _unicode(out)
-    if song is None:
-        out.print(render(now, out.width, unicode=unicode))
-    else:
-        out.print(detail(next(row for row in now.rows if row.song == song), unicode=unicode))
+    out.print(
+        render(now, out.width, unicode=unicode) if song is None else _one(song, now, out.width, unicode)
+    )
+
+
+def _one(
+    song: SongFolder, now: Survey, width: int, unicode: bool, height: int | None = None
+) -> RenderableType:
+    row = next((row for row in now.rows if row.song == song.id), None)
+    if row is None:
+        return _line(f"{song.id}: is no longer there", "", width, unicode)
+    return detail(row, tries(song, row), width, unicode=unicode, height=height)
 
 
 def _unicode(out: Console) -> bool:
@@ -194,11 +228,14 @@ def render(now: Survey, width: int, *, unicode: bool, height: int | None = None)
     """
     problems = now.problems if height is None else now.problems[:3]
     earlier = [row for row in now.rows if row.earlier]
-    rows = fitting([*now.own, *fitting(earlier, EARLIER_ROWS)], height and max(1, height - len(problems) - 4))
-    hidden = [row for row in now.rows if row not in rows]
-    lines = _table(rows, width, unicode)
+    # Beside the rows: headline, heads, what is hidden, the batch, and the line above those of earlier runs.
+    room = None if height is None else max(1, height - len(problems) - 4 - bool(earlier))
+    rows, below = _room_for([*now.own, *fitting(earlier, EARLIER_ROWS)], room, width, unicode)
+    kept = {row.song for row in rows}
+    hidden = [row for row in now.rows if row.song not in kept]
+    lines = _table(rows, below, width, unicode)
     if now.batch is not None:
-        lines.insert(0, _line(headline(now), "bold", width, unicode))
+        lines.insert(0, _line(headline(now, width), "bold", width, unicode))
     if hidden:
         lines.append(_line(f"and {len(hidden)} more: {', '.join(counts(hidden))}", "dim", width, unicode))
     if now.batch is not None:
@@ -209,7 +246,7 @@ def render(now: Survey, width: int, *, unicode: bool, height: int | None = None)
         lines.append(
             _line(whole, "yellow", width, unicode) if cut else Text(whole, "yellow", overflow="fold")
         )
-    return Group(*lines)
+    return Group(*(lines if height is None else lines[-max(1, height) :]))
 
 
 def fitting(rows: Sequence[Row], room: int | None) -> list[Row]:
@@ -225,9 +262,28 @@ def _urgency(row: Row) -> int:
     return order.index(row.state) + len(order) * row.earlier
 
 
-def _table(rows: Sequence[Row], width: int, unicode: bool) -> list[Text]:
-    columns, widths = _plan(_columns(rows, unicode), width)
-    lines = [_row([(column.head, "dim") for column in columns], widths)]
+def _room_for(
+    rows: Sequence[Row], room: int | None, width: int, unicode: bool
+) -> tuple[list[Row], list[Row]]:
+    """The songs that get a line, and those of them whose remark gets one below, as it has no column.
+
+    Of scarce lines a third at most are of remarks.
+    """
+    below = [row for row in rows if not row.earlier and row.state != "done" and remark(row)]
+    if below and any(column.head == "remark" for column in _plan(_columns(rows, unicode, width), width)[0]):
+        below = []
+    if room is None:
+        return list(rows), below
+    kept = fitting(rows, max(1, room - min(len(below), room // 3)))
+    songs = {row.song for row in kept}
+    return kept, fitting([row for row in below if row.song in songs], room - len(kept))
+
+
+def _table(rows: Sequence[Row], below: Sequence[Row], width: int, unicode: bool) -> list[Text]:
+    """Heads, a line a song, and one more for the remark of those below."""
+    columns, widths = _plan(_columns(rows, unicode, width), width)
+    lines = [_row([(column.head, "dim") for column in columns], widths, _gap(width))]
+    commented = {row.song for row in below}
     for index, row in enumerate(rows):
         if row.earlier and index and not rows[index - 1].earlier:
             lines.append(_line("from earlier runs", "dim", width, unicode))
@@ -238,7 +294,9 @@ def _table(rows: Sequence[Row], width: int, unicode: bool) -> list[Text]:
             )
             for column, wide in zip(columns, widths, strict=True)
         ]
-        lines.append(_row(cells, widths))
+        lines.append(_row(cells, widths, _gap(width)))
+        if row.song in commented:
+            lines.append(_line(f"    {remark(row)}", "dim", width, unicode))
     return lines if rows else []
 
 
@@ -249,49 +307,52 @@ def _tail(column: _Column, row: Row, width: int) -> int:
     return width if row.state == "done" else 0
 
 
-def _columns(rows: Sequence[Row], unicode: bool) -> list[_Column]:
+def _columns(rows: Sequence[Row], unicode: bool, width: int) -> list[_Column]:
     names = labels(rows)
+    least = SONG_CELLS[0] if width >= NARROW else NARROW_SONG_CELLS
 
     def column(head: str, rank: int, cell: Callable[[Row], str], least: int | None = None) -> _Column:
         return _Column(head, rank, tuple(shown(cell(row), unicode) for row in rows), least)
 
     return [
-        column(
-            "song",
-            0,
-            lambda row: clip(names[row.song], SONG_CELLS[1], unicode=unicode, tail=4),
-            SONG_CELLS[0],
-        ),
+        column("", 0, lambda row: "!" if wants_a_look(row) else ""),
+        column("song", 0, lambda row: clip(names[row.song], SONG_CELLS[1], unicode=unicode, tail=4), least),
         column("state", 0, state_words),
         column("step", 1, lambda row: f"{row.step}/{row.steps}" if row.steps else ""),
-        column("", 4, lambda row: bar(row.step, row.steps, BAR_CELLS, unicode=unicode) if row.steps else ""),
+        column("", 5, lambda row: bar(row.step, row.steps, BAR_CELLS, unicode=unicode) if row.steps else ""),
         column("time", 2, time_words),
-        column("a step", 7, lambda row: "" if row.step_s is None else span(row.step_s)),
+        column("pace", 4, lambda row: sparkline(row.paces_s, row.fastest_s, unicode=unicode)),
+        column("a step", 8, lambda row: "" if row.step_s is None else span(row.step_s)),
         column("memory", 6, memory_words),
-        column("try", 3, lambda row: str(row.retries + 1) if row.attempt and row.state != "queued" else ""),
-        column("", 5, remark, REMARK_CELLS),
+        column("try", 3, try_words),
+        column("remark", 7, remark, REMARK_CELLS),
     ]
 
 
 def _plan(columns: Sequence[_Column], width: int) -> tuple[list[_Column], list[int]]:
     """The columns that fit into width, and how wide each is."""
     taken: dict[int, int] = {}
+    gap = _gap(width)
     for index in sorted(range(len(columns)), key=lambda index: columns[index].rank):
         column = columns[index]
         needed = column.width if column.least is None else min(column.width, column.least)
-        if needed and (column.rank == 0 or sum(taken.values()) + GAP * len(taken) + needed <= width):
+        if needed and (column.rank == 0 or sum(taken.values()) + gap * len(taken) + needed <= width):
             taken[index] = needed
     for index in sorted(taken):  # what is left goes to those that were cut, the song first
-        free = width - sum(taken.values()) - GAP * (len(taken) - 1)
+        free = width - sum(taken.values()) - gap * (len(taken) - 1)
         taken[index] = min(columns[index].width, taken[index] + max(0, free))
     return [columns[index] for index in sorted(taken)], [taken[index] for index in sorted(taken)]
 
 
-def _row(cells: Sequence[tuple[str, str]], widths: Sequence[int]) -> Text:
+def _gap(width: int) -> int:
+    return GAP if width >= NARROW else 1
+
+
+def _row(cells: Sequence[tuple[str, str]], widths: Sequence[int], gap: int) -> Text:
     line = Text(no_wrap=True, overflow="crop")
     for (text, style), width in zip(cells, widths, strict=True):
         line.append(set_cell_size(text, width), style)
-        line.append(" " * GAP)
+        line.append(" " * gap)
     line.rstrip()
     return line
 
@@ -303,32 +364,89 @@ def _line(text: str, style: str, width: int, unicode: bool) -> Text:
 def _style(column: _Column, row: Row) -> str:
     if column.head == "time":
         return STYLES.get(row.health or "", "")
+    if column.head == "memory":
+        return "yellow" if is_near_ceiling(row) else ""
     return STYLES.get(row.state, "") if column.head in ("state", "song") else ""
 
 
 # ---------------------------------------------------------------- one song, the end
 
 
-def detail(row: Row, *, unicode: bool) -> RenderableType:
-    """All that is known of one song."""
+def detail(
+    row: Row, attempts: Sequence[Try], width: int, *, unicode: bool, height: int | None = None
+) -> RenderableType:
+    """All that is known of one song; no line of its attempts is wider than width, longer words are folded.
+
+    height: at most so many lines, without the oldest attempts.
+    """
+    pace = sparkline(row.paces_s, row.fastest_s, unicode=unicode)
     facts = [
         ("song", row.song),
-        ("state", ", ".join(filter(None, (row.state, row.phase and PHASES[row.phase], health_words(row))))),
-        ("step", f"{row.step} of {row.steps}" if row.steps else ""),
-        ("a step", "" if row.step_s is None else span(row.step_s)),
-        ("left", "" if row.eta_s is None else span(row.eta_s)),
+        ("state", ", ".join(filter(None, (state_words(row), health_words(row))))),
+        ("step", f"{row.step} of {row.steps}  {_bar(row, unicode)}" if row.steps else ""),
+        ("a step", "  ".join(filter(None, ("" if row.step_s is None else span(row.step_s), pace)))),
+        ("left", "" if row.eta_s is None else f"about {span(row.eta_s)}"),
         ("steps", _steps(row)),
-        ("memory", memory_words(row)),
-        ("attempt", str(row.attempt) if row.attempt else ""),
-        *((f"  {end.attempt}", f"{end.cause}: {end.message}") for end in row.ended),
+        ("memory", _memory(row)),
+        ("try", f"{row.tries} of {row.allowed}" if row.attempt and row.allowed else ""),
+        ("note", "" if row.state == "failed" else row.note),
         ("why", row.why if row.state == "failed" else ""),
-        ("note", row.note),
         ("time", "" if row.seconds is None else span(row.seconds)),
+        ("phases", ", ".join(f"{PHASES[phase]} {span(took_s)}" for phase, took_s in row.spent_s.items())),
         ("file", row.file or ""),
-        ("log", f"runner logs {row.song}" if row.attempt else ""),
+        ("log", f"{attempts[-1].log}" if attempts else ""),
     ]
-    lines = [f"{name:<8}{value}" for name, value in facts if value]
-    return Text("\n".join(shown(line, unicode) for line in lines), overflow="fold")
+    lines = [
+        Text.assemble((f"{name:<8}", "dim"), shown(value, unicode), overflow="fold")
+        for name, value in facts
+        if value
+    ]
+    told = attempts if height is None else attempts[-max(1, (height - len(lines) - 1) // 2) :]
+    return Group(*lines, *(_attempts(row, told, width, unicode) if attempts else []))
+
+
+def _bar(row: Row, unicode: bool) -> str:
+    return bar(row.step, row.steps, BAR_CELLS, unicode=unicode)
+
+
+def _memory(row: Row) -> str:
+    if not row.rss:
+        return ""
+    own = f"; {size(row.private)} of its own" if row.private else ""
+    ceiling = f", of {size(row.ceiling)} at the most" if own and row.ceiling else ""
+    swapped = f", {size(row.swap)} in swap" if row.swap else ""
+    near = ": NEAR ITS CEILING" if is_near_ceiling(row) else ""
+    return f"{size(row.rss)}{swapped}{own}{ceiling}{near}"
+
+
+def _attempts(row: Row, attempts: Sequence[Try], width: int, unicode: bool) -> Iterator[Text]:
+    """Of how many steps over all each is, how it ended, after what time, where, its steps' times, and why."""
+    heads = ("attempt", "steps", "ended", "time", "step", "t", "pace")
+    cells = [_attempt(row, each, unicode) for each in attempts]
+    widths = [max(map(cell_len, column)) for column in zip(heads, *cells, strict=True)]
+    for line, each in zip((heads, *cells), (None, *attempts), strict=True):
+        drawn = _row([(text, "dim" if each is None else "") for text in line], widths, _gap(width))
+        drawn.truncate(width)
+        yield drawn
+        if each is not None and each.ended is not None:
+            yield Text(shown(f"  {each.ended.message}", unicode), "dim", overflow="fold")
+
+
+def _attempt(row: Row, each: Try, unicode: bool) -> tuple[str, ...]:
+    end, newest = each.ended, each.attempt == row.attempt
+    last = each.steps[-1] if each.steps else None
+    elapsed_s = end.elapsed_s if end else row.elapsed_s if newest else None
+    density = end.density if end else row.density if newest else None
+    times_s = [step.seconds for step in each.steps]
+    return (
+        str(each.attempt),
+        str(density or ""),
+        end.cause if end else "runs" if row.state == "running" else row.state,
+        "" if elapsed_s is None else span(elapsed_s),
+        f"{last.step}/{last.steps}" if last else "",
+        f"{last.t:.2f}" if last else "",
+        sparkline(times_s[-PACES:], min(times_s, default=None), unicode=unicode),
+    )
 
 
 def _steps(row: Row) -> str:

@@ -11,7 +11,8 @@ from typing import Literal
 from rich.cells import cell_len, set_cell_size
 
 from runner.messages import FINAL_STATES, Phase, SongState
-from runner.status import Row, Survey
+from runner.probes import Memory
+from runner.status import Row, Survey, left_s
 
 PHASES: dict[Phase, str] = {
     "load": "loading",
@@ -22,6 +23,12 @@ PHASES: dict[Phase, str] = {
     "decode": "decoding",
     "write": "writing",
 }
+# Of its ceiling, a song's memory is worth a word.
+NEAR = 0.9
+# With less than this free no attempt begins (see admission), and a machine without swap ends somebody.
+SHORT_BYTES = 512 * 2**20
+# Less than this in swap is what nobody needs.
+SWAPPED_BYTES = 64 * 2**20
 
 Level = Literal["debug", "info", "warning", "error"]
 # What a song's end is worth; any other is news.
@@ -48,10 +55,14 @@ def _name(song: str) -> str:
 
 
 def state_words(row: Row) -> str:
+    if _waits(row):
+        return "waiting"
     if row.state != "running":
         return row.state
     if row.phase is not None:
         return PHASES[row.phase]
+    if row.made:
+        return "finishing"
     return "waiting" if row.ended and row.ended[-1].attempt == row.attempt else "starting"
 
 
@@ -73,9 +84,33 @@ def remark(row: Row) -> str:
         return "its process died without a word"
     if _waits(row):
         return row.note
-    if row.state == "running" and row.ended:
-        return f"{row.ended[-1].cause}: {row.why}"
+    if row.state == "running":
+        return _remark_of_running(row)
     return row.why or row.note
+
+
+def _remark_of_running(row: Row) -> str:
+    """What threatens it; else why the last attempt ended, and what is changed in this one."""
+    if row.private and row.ceiling and is_near_ceiling(row):
+        return f"memory near its ceiling: {size(row.private)} of {size(row.ceiling)}"
+    if not row.ended:
+        return row.note
+    cause = row.ended[-1].cause
+    return f"{cause}; {row.note}; {row.why}" if row.note else f"{cause}: {row.why}"
+
+
+def is_near_ceiling(row: Row) -> bool:
+    """Has it nearly as much memory of its own as it may have?"""
+    return bool(row.private and row.ceiling and row.private >= NEAR * row.ceiling)
+
+
+def wants_a_look(row: Row) -> bool:
+    """Is it worth a person's look, now or in the morning?"""
+    return not row.earlier and (
+        row.state in ("failed", "interrupted")
+        or row.health in ("stalled", "orphaned", "gone")
+        or is_near_ceiling(row)
+    )
 
 
 def time_words(row: Row) -> str:
@@ -87,25 +122,63 @@ def time_words(row: Row) -> str:
     return "" if row.seconds is None else span(row.seconds)
 
 
-def headline(now: Survey) -> str:
+def headline(now: Survey, width: int) -> str:
+    """What the batch does since when, what memory there is; as much as fits, the first words in any case."""
+    first, *others = _headlines(now)
+    return _joined(first, others, width)
+
+
+def _headlines(now: Survey) -> list[str]:
     batch = now.batch
     if batch is None:
-        return ""
+        return [""]
     began = _clock(batch.started_wall, now.taken_wall)
+    if now.parent_alive and batch.stopping:
+        return ["stopping: songs save their state", f"since {began}", f"pid {batch.pid}"]
     if now.parent_alive:
-        return f"batch runs since {began} (pid {batch.pid}), {batch.workers} at once"
+        at_once = f"{batch.workers} at once"
+        return [f"batch runs since {began}", *machine_words(now.memory), at_once, f"pid {batch.pid}"]
     if batch.finished_wall is not None:
-        return f"batch ended {_clock(batch.finished_wall, now.taken_wall)}, began {began}"
+        return [f"batch ended {_clock(batch.finished_wall, now.taken_wall)}", f"began {began}"]
     heard = max((row.heard_wall or 0.0 for row in now.own), default=0.0)
-    last = f", last heard {_clock(heard, now.taken_wall)}" if heard >= batch.started_wall else ""
-    return f"batch died without a word, began {began}{last}; the same command goes on"
+    last = [f"last heard {_clock(heard, now.taken_wall)}"] if heard >= batch.started_wall else []
+    return ["batch died without a word; the same command goes on", f"began {began}", *last]
+
+
+def machine_words(memory: Memory) -> list[str]:
+    """RAM that is free, with a warning when it is short, and what is in swap."""
+    words = []
+    if memory.available is not None:
+        free = f"{size(memory.available)} of memory free"
+        words.append(f"MEMORY IS SHORT: {free}" if memory.available < SHORT_BYTES else free)
+    if memory.swapped is not None and memory.swapped >= SWAPPED_BYTES:
+        words.append(f"{size(memory.swapped)} in swap")
+    return words
 
 
 def batch_line(now: Survey, width: int, *, unicode: bool) -> str:
-    """Songs finished of all as a bar, the time so far, and what the others do; as much as fits."""
-    finished, total = _finished(now), len(now.own)
-    first, *others = batch_words(now)
-    line = f"{bar(finished, total, 20, unicode=unicode)} {first}"
+    """Songs finished of all as a bar, when all will be, what needs a look first, and what the others do; as
+    much as fits.
+    """
+    first = f"{_finished(now)} of {len(now.own)} songs"
+    cells = min(20, width // 4) if width >= 40 else 0
+    picture = f"{bar(_finished(now), len(now.own), cells, unicode=unicode)} " if cells else ""
+    elapsed = _elapsed(now)
+    others = [*left_words(now), *counts(now.own), *([f"{elapsed} so far"] if elapsed else [])]
+    return _joined(f"{picture}{first}", others, width)
+
+
+def left_words(now: Survey) -> list[str]:
+    """About how long the batch still takes, and until when."""
+    seconds = left_s(now)
+    if seconds is None:
+        return []
+    return [f"about {span(seconds)} left ({_clock(now.taken_wall + seconds, now.taken_wall)})"]
+
+
+def _joined(first: str, others: Sequence[str], width: int) -> str:
+    """first, and behind commas those of the others that width has room for."""
+    line = first
     for part in others:
         if cell_len(line) + cell_len(part) + 2 <= width:
             line += f", {part}"
@@ -141,6 +214,15 @@ def bar(done: int, all: int, cells: int, *, unicode: bool) -> str:
     return full * filled + empty * (cells - filled)
 
 
+def sparkline(paces_s: Sequence[float], fastest_s: float | None, *, unicode: bool) -> str:
+    """Times as a picture, by the fastest of them: that is low, four times as long is the full height."""
+    least = fastest_s or min(paces_s, default=0.0)
+    if least <= 0:
+        return ""
+    marks = "▁▂▃▄▅▆▇█" if unicode else "__--==##"
+    return "".join(marks[max(0, round(min(8.0, 2 * pace / least)) - 1)] for pace in paces_s)
+
+
 def size(count: int) -> str:
     """Bytes: 850 MB, 2.4 GB."""
     return f"{count / 1e9:.1f} GB" if count >= 10**9 else f"{count / 1e6:.0f} MB"
@@ -157,11 +239,22 @@ def span(seconds: float) -> str:
 
 
 def memory_words(row: Row) -> str:
-    """RAM, and what is in swap besides: 3.1+0.4 GB."""
+    """RAM, and what is in swap besides: 850 MB, 3.1+0.4 GB; with a mark near the ceiling."""
     if not row.rss:
         return ""
-    swapped = f"+{row.swap / 2**30:.1f}" if row.swap and row.swap >= 2**26 else ""
-    return f"{row.rss / 2**30:.1f}{swapped} GB"
+    mark = "!" if is_near_ceiling(row) else ""
+    if row.swap and row.swap >= SWAPPED_BYTES:
+        return f"{row.rss / 1e9:.1f}+{row.swap / 1e9:.1f} GB{mark}"
+    return f"{size(row.rss)}{mark}"
+
+
+def try_words(row: Row) -> str:
+    """Which try of those allowed: of a song under way, and of others if it took more than one."""
+    if not row.attempt or row.state == "queued":
+        return ""
+    if not row.allowed:  # of a version that did not tell
+        return str(row.retries + 1)
+    return f"{row.tries}/{row.allowed}" if row.state == "running" or row.tries > 1 else ""
 
 
 def _clock(wall: float, now_wall: float) -> str:
@@ -256,7 +349,8 @@ def _changes(before: Row | None, row: Row) -> Iterator[tuple[Level, str]]:
 
 def _waits(row: Row) -> bool:
     """For a place, memory or disk, and says so."""
-    return row.state in ("queued", "running") and row.phase is None and bool(row.note) and not row.health
+    unheard = row.state in ("queued", "running") and row.phase is None and not row.health
+    return unheard and row.note.startswith("waits ")  # an attempt that has just begun has a note, too
 
 
 def _milestone(row: Row) -> tuple[Phase | None, int]:

@@ -63,6 +63,8 @@ EXIT = {None: 0, "bad-input": 3, "no-bundle": 3, "numbers": 4}
 EXIT |= dict.fromkeys(("out-of-memory", "no-disk"), EXIT_NO_ROOM)
 # None: as the format has it.
 SUBTYPES: dict[int, Literal["PCM_24", "FLOAT"] | None] = {16: None, 24: "PCM_24", 32: "FLOAT"}
+# As many as a narrow terminal shows beside everything else.
+PACES = 12
 _NO_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 # What torch ("can't allocate memory", "CUDA out of memory"), C++ and oneDNN say, none with a type of its own.
 _NO_MEMORY = (
@@ -423,6 +425,7 @@ class _Steps:
         if event.phase == "decode" and event.step > 0:
             self.chunks.append(event.seconds)
         self.pulse.progress(
+            **_paces(self.chunks if event.phase == "decode" else []),
             phase=event.phase,
             step=event.step,
             steps=event.steps,
@@ -481,6 +484,7 @@ class _Steps:
             latent_std=state.latent_std,
             step_s=statistics.median(self.seconds[-foresight.PACED :]),
             eta_s=self.left.all,
+            **_paces(self.pass_s),
             **({"note": note} if note else {}),
         )
         return state
@@ -542,6 +546,11 @@ class _Steps:
         if keep is None:
             return state, ""
         return state.spread(keep), f"foresight: {keep} steps instead of {remaining} to end in time"
+
+
+def _paces(seconds: Sequence[float]) -> dict[str, Any]:
+    """What a beat tells of the seconds of passes, or chunks, so far."""
+    return {"paces_s": [round(each, 4) for each in seconds[-PACES:]], "fastest_s": min(seconds, default=None)}
 
 
 def _decoder(request: SongRequest, model: Bundle) -> foresight.Decoder:

@@ -99,6 +99,7 @@ class Child:
             self.pulse = Pulse(self.folder.heartbeat, song=r.song, attempt=r.attempt, density=r.density)
         known(os.getpid())
         self.kept: list[bytearray] = []
+        self.paces_s: list[float] = []
         self.step = 0
         if r.checkpoint is not None:
             with suppress(ValueError):  # half a checkpoint costs its steps, as with the worker
@@ -143,9 +144,19 @@ class Child:
             write_bytes(self.attempt.checkpoint, str(self.step).encode())
             t = self.step / total
             with self.attempt.steps.open("a") as log:
-                log.write(json.dumps({"step": self.step, "t": t}) + "\n")
+                line = {"step": self.step, "steps": total, "t": t, "seconds": float(seconds)}
+                log.write(json.dumps(line) + "\n")
             if self.pulse is not None:
-                self.pulse.progress(phase="sample", step=self.step, steps=total, t=t, step_s=float(seconds))
+                self.paces_s.append(float(seconds))
+                self.pulse.progress(
+                    phase="sample",
+                    step=self.step,
+                    steps=total,
+                    t=t,
+                    step_s=float(seconds),
+                    paces_s=self.paces_s[-12:],
+                    fastest_s=min(self.paces_s),
+                )
 
     def do_hang(self) -> None:
         while True:

@@ -196,6 +196,36 @@ def test_a_stop_file_stops_one_song_and_not_the_others(tmp_path: Path, folder: S
     assert state(parent.outputs.song("night/other")) == "done"
 
 
+def test_a_stop_file_takes_a_song_that_waits_out_of_the_queue_of_this_night_alone(tmp_path: Path) -> None:
+    jobs = [job("steps 1000 0.02"), job("steps 1 0", name="waits"), job("steps 1 0", name="other")]
+    parent = Parent(tmp_path, jobs, workers=1)
+    first, waits = parent.outputs.song("night/song"), parent.outputs.song("night/waits")
+    wait_for(lambda: first.heartbeat.exists())
+    waits.prepare()
+    waits.stop.touch()
+    wait_for(lambda: "interrupted" in parent.outputs.batch.read_text())
+    assert not waits.stop.exists()
+    first.stop.touch()
+    assert parent.wait() == 1
+    assert waits.attempts() == []
+    assert state(parent.outputs.song("night/other")) == "done"
+    told = {song["song"]: song for song in read_json(parent.outputs.batch)["songs"]}
+    assert told["night/waits"]["note"] == "stopped by `runner stop`; goes on with the same command"
+    waits.stop.touch()  # of this night, in which it came too late
+    assert Parent(tmp_path, jobs[1:], workers=1).wait() == 0
+    assert state(waits) == "done"
+
+
+def test_a_batch_that_is_asked_to_end_says_so_at_once(tmp_path: Path, folder: SongFolder) -> None:
+    parent = Parent(tmp_path, [job("ignore-term\nsteps 1000 0.02")], grace_s=3.0)
+    wait_for(lambda: folder.heartbeat.exists())
+    assert read_json(parent.outputs.batch)["stopping"] is False
+    parent.signal(signal.SIGINT)
+    wait_for(lambda: read_json(parent.outputs.batch)["stopping"])
+    assert parent.process.poll() is None
+    assert parent.wait() == 130
+
+
 def test_a_child_dies_with_a_parent_that_is_killed_and_the_next_batch_finishes_the_song(
     tmp_path: Path, folder: SongFolder
 ) -> None:

@@ -46,6 +46,24 @@ def test_progress_moves_its_clock_and_keeps_what_was_said(tmp_path: Path, pulse:
     assert after.progress_mono > before.progress_mono
 
 
+def test_phases_are_told_by_their_time_and_begin_with_no_pace(tmp_path: Path, pulse: Pulse) -> None:
+    first = pulse.progress()
+    assert (first.phase, first.spent_s) == ("load", {})
+    sampled = pulse.progress(phase="sample", step=1, paces_s=[2.0], fastest_s=2.0)
+    again = pulse.progress(phase="sample", step=2)
+    assert (again.paces_s, again.fastest_s, again.phase_mono) == ([2.0], 2.0, sampled.phase_mono)
+    decoded = pulse.progress(phase="decode")
+    assert (decoded.paces_s, decoded.fastest_s) == ([], None)
+    assert list(decoded.spent_s) == ["load", "sample"]
+    assert decoded.spent_s["load"] == pytest.approx(sampled.phase_mono - first.phase_mono)
+    assert sum(decoded.spent_s.values()) == pytest.approx(decoded.phase_mono - first.phase_mono)
+    back = pulse.progress(phase="load")
+    ended = pulse.progress(phase="write")
+    assert ended.spent_s["load"] == pytest.approx(
+        decoded.spent_s["load"] + ended.phase_mono - back.phase_mono
+    )
+
+
 def test_alive_beats_go_on_without_progress(
     tmp_path: Path, pulse: Pulse, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -132,3 +132,11 @@ def test_a_beat_that_cannot_be_read_is_none(beat_file: Path, content: bytes | No
     if content is not None:
         beat_file.write_bytes(content)
     assert probes.read(me().pid, beat_file, attempt=1).beat is None
+
+
+def test_the_machine_tells_its_free_memory_and_what_is_in_swap() -> None:
+    told = probes.memory()
+    assert told.available is not None
+    assert 0 < told.available < (probes.total_bytes() or 0)
+    assert told.swapped is not None
+    assert 0 <= told.swapped <= (probes.swap_bytes() or 0)

@@ -26,7 +26,7 @@ from folders import (
 )
 
 from runner.files import write_json, write_message
-from runner.messages import Heartbeat, Outcome, QueuedSong, SongState
+from runner.messages import Batch, Cause, Heartbeat, Outcome, QueuedSong, SongState
 from runner.songfolder import Outputs
 from runner.status import (
     Ending,
@@ -36,13 +36,16 @@ from runner.status import (
     Survey,
     as_json,
     health_of,
+    left_s,
     look,
     patience_s,
     show,
     state_of,
     survey,
+    tries,
 )
-from runner.words import remark
+from runner.steplog import Step
+from runner.words import remark, state_words
 
 BEAT = replace(beat_of(DEAD), progress_mono=1000.0, alive_mono=1000.0, step_s=2.0)
 DONE = {"state": "done"}
@@ -352,6 +355,138 @@ def test_a_batch_that_names_songs_outside_of_its_folder_is_told_without_them(out
     assert "names songs that are none" in whole.problems[0]
 
 
+def test_a_song_between_its_outcome_and_its_manifest_is_finishing(outputs: Outputs) -> None:
+    running(outputs, beat_of(DEAD, phase="write"))
+    song = outputs.song("night/rain")
+    assert row(outputs).made is False
+    write_message(song.attempts()[-1].outcome, Outcome(1, None, "made"))
+    found = row(outputs)
+    assert (found.state, found.health, found.made, state_words(found)) == ("running", None, True, "finishing")
+    write_manifest(song)
+    assert (row(outputs).state, row(outputs).made) == ("done", False)
+
+
+def test_a_running_song_tells_its_phases_its_pace_and_its_ceiling(outputs: Outputs) -> None:
+    beat = beat_of(me())
+    add_attempt(outputs.song("night/rain"), attempts=4, memory_bytes=8 * 10**9)
+    told = replace(
+        beat,
+        private=2 * 10**9,
+        phase_mono=beat.alive_mono - 30,
+        spent_s={"load": 4.0, "style": 2.0},
+        paces_s=[2.0, 2.5],
+        fastest_s=1.5,
+    )
+    write_message(outputs.song("night/rain").heartbeat, told)
+    write_batch(outputs, [replace(entry("running"), duration=95.0)])
+    found = survey(outputs, now_mono=beat.alive_mono, boot=beat.boot_id).rows[0]
+    assert found.spent_s == {"load": 4.0, "style": 2.0, "sample": 30.0}
+    assert found.elapsed_s == 36.0
+    assert (found.paces_s, found.fastest_s) == ((2.0, 2.5), 1.5)
+    assert (found.private, found.ceiling, found.duration) == (2 * 10**9, 8 * 10**9, 95.0)
+    assert (found.tries, found.allowed) == (1, 4)
+
+
+def test_times_that_a_damaged_beat_tells_are_left_out(outputs: Outputs) -> None:
+    beat = asdict(beat_of(me())) | {
+        "phase_mono": -1.7e308,
+        "spent_s": {"sample": 1.7e308, "load": "x", "style": True, "dance": 1.0, "write": -1.0},
+        "paces_s": [1.0, "2", None, True, -1.0, [3.0], 10**400, *range(100)],
+        "fastest_s": -5,
+    }
+    add_attempt(outputs.song("night/rain"))
+    text = json.dumps(beat)
+    outputs.song("night/rain").heartbeat.write_text(text)
+    write_batch(outputs, [entry("running")])
+    found = row(outputs)
+    assert set(found.spent_s) == {"sample"}
+    assert found.paces_s == tuple(map(float, range(84, 100)))
+    json.dumps(as_json(look(outputs)), allow_nan=False)
+
+
+@pytest.mark.parametrize(
+    ("causes", "tries"),
+    [
+        ([], 1),
+        (["timeout"], 2),
+        (["timeout", "crash"], 3),
+        (["swap-thrash", "timeout"], 2),  # each family has its own
+        (["swap-thrash", "out-of-memory", "timeout"], 3),
+        (["interrupted", "lost", "no-disk"], 1),
+        (["timeout"] * 6, 4),
+    ],
+)
+def test_tries_are_counted_as_they_are_allowed(outputs: Outputs, causes: list[Cause], tries: int) -> None:
+    song = outputs.song("night/rain")
+    for cause in causes:
+        add_attempt(song, cause, "so it was", attempts=4)
+    add_attempt(song, attempts=4)
+    write_batch(outputs, [entry("running")])
+    assert (row(outputs).tries, row(outputs).allowed) == (tries, 4)
+
+
+def test_of_each_attempt_its_steps_are_told_and_torn_lines_passed_over(outputs: Outputs) -> None:
+    song = outputs.song("night/rain")
+    first = add_attempt(song, "timeout", "late")
+    first.steps.write_text('{"step": 1, "steps": 32, "t": 0.1, "seconds": 2.5}\n{"step": 2, "st')
+    add_attempt(song)
+    write_batch(outputs, [entry("running")])
+    found = tries(song, row(outputs))
+    assert [each.attempt for each in found] == [1, 2]
+    assert found[0].steps == (Step(1, 32, 0.1, 2.5),)
+    assert (found[0].ended, found[1].ended) == (row(outputs).ended[0], None)
+    assert found[1].log == song.attempts()[1].log
+
+
+# ---------------------------------------------------------------- the whole batch
+
+MADE = Row("a/made", "done", seconds=120.0, attempt=1)
+RUNS = Row("a/runs", "running", elapsed_s=20.0, eta_s=40.0, attempt=1)
+WAITS = Row("a/waits", "queued")
+
+
+def left(*rows: Row, workers: int = 1, alive: bool = True, stopping: bool = False) -> float | None:
+    batch = Batch(1, 1, "b", 0.0, None, workers, [], stopping=stopping)
+    return left_s(Survey(batch, alive, rows, (), 0.0))
+
+
+@pytest.mark.parametrize(
+    ("rows", "workers", "seconds"),
+    [
+        ([RUNS], 1, 40.0),
+        ([RUNS, WAITS], 1, 40.0 + 60.0),
+        ([RUNS, WAITS], 2, 60.0),
+        ([MADE, WAITS], 1, 120.0),
+        ([MADE, WAITS, WAITS, WAITS], 2, 240.0),
+        ([MADE, RUNS, WAITS], 1, 40.0 + 90.0),
+        # By the sound: a minute of it took two.
+        ([replace(MADE, duration=60.0), replace(WAITS, duration=30.0)], 1, 60.0),
+        # What is not measured yet takes as long as the others.
+        ([MADE, Row("a/b", "running")], 1, 120.0),
+        ([MADE, replace(RUNS, elapsed_s=None, eta_s=None), WAITS], 1, 240.0),
+        # With what earlier attempts took.
+        ([replace(RUNS, ended=(Ending(1, "timeout", "", elapsed_s=60.0),)), WAITS], 1, 40.0 + 120.0),
+        # Nothing is measured, or nothing is left.
+        ([WAITS], 1, None),
+        ([Row("a/b", "running"), WAITS], 1, None),
+        ([MADE], 1, None),
+        ([MADE, Row("a/b", "failed")], 1, None),
+        ([], 1, None),
+        ([replace(MADE, seconds=1.7e308), WAITS, WAITS], 1, None),
+        ([MADE, WAITS], 0, None),
+    ],
+)
+def test_a_batch_is_over_when_what_waits_has_had_its_place(
+    rows: list[Row], workers: int, seconds: float | None
+) -> None:
+    assert left(*rows, workers=workers) == seconds
+
+
+def test_a_batch_that_ends_otherwise_says_not_when() -> None:
+    assert left(RUNS, stopping=True) is None
+    assert left(RUNS, alive=False) is None
+
+
 def test_a_torn_outcome_leaves_the_attempts_told(outputs: Outputs) -> None:
     attempt = add_attempt(outputs.song("night/rain"))
     attempt.outcome.write_text(TORN)
@@ -376,7 +511,8 @@ def test_json_holds_every_key_and_only_json(outputs: Outputs, capsys: pytest.Cap
     printed = capsys.readouterr()
     told = json.loads(printed.out, parse_constant=lambda name: pytest.fail(name))
     assert printed.err == ""
-    assert set(told) == {"schema", "taken_wall", "batch", "songs", "problems"}
+    assert set(told) == {"schema", "taken_wall", "batch", "memory", "songs", "problems"}
+    assert told["memory"]["available"] > 0
     assert told["schema"] == 1
     assert told["batch"]["parent_alive"] is True
     assert set(told["songs"][0]) == set(Row.__dataclass_fields__)
@@ -389,6 +525,7 @@ def test_json_of_no_batch_is_whole_too() -> None:
         "schema": 1,
         "taken_wall": 5.0,
         "batch": None,
+        "memory": {"available": None, "swapped": None},
         "songs": [asdict(Row("a/b", "left"))],
         "problems": ["x: torn"],
     }
@@ -408,6 +545,9 @@ def test_nothing_to_show_and_an_unknown_song_are_1_and_say_so(
 ) -> None:
     assert show(Outputs(tmp_path / "nowhere")) == 1
     assert "nothing here yet" in capsys.readouterr().err
+    assert show(Outputs(tmp_path / "no\x1b[2Jwhere\n")) == 1
+    printed = capsys.readouterr()
+    assert printed.err.rstrip("\n").isprintable()
     write_manifest(outputs.song("a/rain"))
     assert show(outputs, json=True, song="rian") == 1
     printed = capsys.readouterr()
@@ -483,7 +623,7 @@ def test_times_that_no_clock_shows_are_shown_as_unknown(
     content = json.loads(outputs.batch.read_text()) | {"started_wall": 1e308}
     write_json(outputs.batch, content)
     assert show(outputs) == 0
-    assert "since ? (pid" in capsys.readouterr().out
+    assert "since ?, " in capsys.readouterr().out
 
 
 def test_the_seconds_of_all_attempts_are_a_number_of_json(outputs: Outputs) -> None:

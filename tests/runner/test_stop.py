@@ -142,6 +142,24 @@ def test_one_song_is_asked_and_waited_for_and_the_batch_goes_on(
     assert "night/rain: interrupted; the same command goes on with it" in capsys.readouterr().err
 
 
+def test_a_song_that_waits_in_the_queue_is_taken_out_of_it(
+    outputs: Outputs, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with parent(outputs, STOPS_A_SONG.replace("night/rain", "night/snow")) as process:
+        assert stop(outputs, "snow") == 0
+        assert process.poll() is None
+    said = capsys.readouterr().err
+    assert "waiting until it is out of the queue" in said
+    assert "night/snow: interrupted; the same command goes on with it" in said
+    assert not outputs.song("night/snow").stop.exists()
+
+
+def test_a_song_that_stays_in_the_queue_is_1(outputs: Outputs, capsys: pytest.CaptureFixture[str]) -> None:
+    with parent(outputs, DEAF):
+        assert stop(outputs, "snow", patience_s=0.2) == 1
+    assert "night/snow: still waits after 0.2 s" in capsys.readouterr().err
+
+
 def test_a_song_that_does_not_stop_is_1(outputs: Outputs, capsys: pytest.CaptureFixture[str]) -> None:
     with parent(outputs, DEAF):
         assert stop(outputs, "rain", patience_s=0.2) == 1
@@ -152,7 +170,6 @@ def test_a_song_that_does_not_stop_is_1(outputs: Outputs, capsys: pytest.Capture
 @pytest.mark.parametrize(
     ("song", "answer"),
     [
-        ("snow", "night/snow: does not run (queued)"),
         ("old", "a/old: does not run (done)"),
         ("x", "no such song"),
     ],

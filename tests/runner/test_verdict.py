@@ -458,6 +458,7 @@ def test_memory_gets_a_smaller_plan_and_waits(cause: Cause) -> None:
     plan = plan_after(End(cause, peak_bytes=3000))
     assert (plan.density, plan.precision, plan.chunk_frames, plan.threads) == (16, "int8", 64, 1)
     assert plan.alone
+    assert plan.note == "16 steps instead of 32, in int8, alone"
     assert plan.await_bytes == 3000
 
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 
 from runner.messages import Batch
+from runner.probes import Memory
 from runner.status import Ending, Row, Survey
 from runner.words import (
     advice,
@@ -20,13 +21,17 @@ from runner.words import (
     clip,
     headline,
     labels,
+    machine_words,
     memory_words,
     plain,
     remark,
     shown,
     span,
+    sparkline,
     state_words,
     time_words,
+    try_words,
+    wants_a_look,
 )
 
 NOW = time.mktime((2026, 3, 4, 6, 30, 0, 0, 0, -1))
@@ -111,10 +116,14 @@ def test_control_codes_of_a_worker_do_not_reach_the_terminal() -> None:
         (replace(RUNNING, health="orphaned", eta_s=None), "sampling", "orphaned"),
         (replace(RUNNING, health="gone", eta_s=None), "sampling", "gone"),
         (Row("a/b", "running", attempt=1), "starting", ""),
+        (Row("a/b", "running", attempt=1, made=True), "finishing", ""),
+        (Row("a/b", "running", attempt=2, ended=(TIMEOUT,), note="16 steps"), "starting", ""),
+        (Row("a/b", "running", attempt=1, ended=(TIMEOUT,), note="waits to be alone"), "waiting", ""),
+        (Row("a/b", "queued", note="waits for memory: 4.0 GB needed"), "waiting", ""),
+        (Row("a/b", "queued"), "queued", ""),
         (Row("a/b", "running", attempt=2, ended=(TIMEOUT,)), "starting", ""),
         (Row("a/b", "running", attempt=1, ended=(TIMEOUT,)), "waiting", ""),
         (Row("a/b", "done", seconds=734.0), "done", "12 min"),
-        (Row("a/b", "queued"), "queued", ""),
     ],
 )
 def test_a_row_says_what_it_does_and_how_it_is(row: Row, state: str, now: str) -> None:
@@ -126,8 +135,16 @@ def test_a_row_says_what_it_does_and_how_it_is(row: Row, state: str, now: str) -
     [
         (replace(RUNNING, note="bf16 on 2 threads"), "bf16 on 2 threads"),
         (
-            replace(RUNNING, ended=(TIMEOUT,), why=TIMEOUT.message, note="x"),
+            replace(RUNNING, ended=(TIMEOUT,), why=TIMEOUT.message, note="16 steps"),
+            "timeout; 16 steps; not finished within 40 min",
+        ),
+        (
+            replace(RUNNING, ended=(TIMEOUT,), why=TIMEOUT.message),
             "timeout: not finished within 40 min",
+        ),
+        (
+            replace(RUNNING, ended=(TIMEOUT,), private=95 * 10**7, ceiling=10**9),
+            "memory near its ceiling: 950 MB of 1.0 GB",
         ),
         (Row("a/b", "done", file="o/a/b/song.wav"), "o/a/b/song.wav"),
         (Row("a/b", "degraded", file="f", note="8 steps instead of 32"), "8 steps instead of 32"),
@@ -144,11 +161,87 @@ def test_a_remark_is_the_one_thing_worth_saying_besides(row: Row, words: str) ->
     assert remark(row) == words
 
 
-def test_memory_in_swap_is_told_apart() -> None:
-    row = replace(RUNNING, rss=3 * 2**30, swap=2**29)
-    assert memory_words(row) == "3.0+0.5 GB"
-    assert memory_words(replace(row, swap=4096)) == "3.0 GB"
-    assert memory_words(replace(row, rss=None)) == ""
+@pytest.mark.parametrize(
+    ("rss", "swap", "private", "words"),
+    [
+        (None, None, None, ""),
+        (850 * 10**6, 0, None, "850 MB"),
+        (3 * 10**9, 4096, None, "3.0 GB"),
+        (3 * 10**9, 5 * 10**8, None, "3.0+0.5 GB"),
+        (3 * 10**9, 0, 8 * 10**8, "3.0 GB"),
+        (3 * 10**9, 0, 9 * 10**8, "3.0 GB!"),
+        (3 * 10**9, 5 * 10**8, 9 * 10**8, "3.0+0.5 GB!"),
+    ],
+)
+def test_memory_tells_what_is_in_swap_and_when_its_ceiling_is_near(
+    rss: int | None, swap: int | None, private: int | None, words: str
+) -> None:
+    row = replace(RUNNING, rss=rss, swap=swap, private=private, ceiling=10**9)
+    assert memory_words(row) == words
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        (replace(RUNNING, tries=1, allowed=4), "1/4"),
+        (replace(RUNNING, tries=3, allowed=4), "3/4"),
+        (replace(RUNNING, retries=2), "3"),  # of a version that did not tell how many are allowed
+        (Row("a/b", "done", attempt=1, tries=1, allowed=4), ""),
+        (Row("a/b", "done", attempt=3, tries=3, allowed=4), "3/4"),
+        (Row("a/b", "queued", attempt=3, tries=3, allowed=4), ""),
+        (Row("a/b", "queued"), ""),
+    ],
+)
+def test_a_try_is_told_of_those_allowed(row: Row, words: str) -> None:
+    assert try_words(row) == words
+
+
+@pytest.mark.parametrize(
+    ("paces_s", "fastest_s", "unicode", "picture"),
+    [
+        ((), None, True, ""),
+        ((2.0, 2.0, 2.1, 2.0), 2.0, True, "▂▂▂▂"),
+        ((2.0, 2.6, 3.0, 4.0, 6.0, 8.0, 80.0), 2.0, True, "▂▃▃▄▆██"),
+        ((2.0, 2.6, 3.0, 4.0, 6.0, 8.0, 80.0), 2.0, False, "_---=##"),
+        ((8.0, 8.0, 8.0), 2.0, True, "███"),  # long slow: the fastest was before
+        ((8.0, 8.0, 8.0), None, True, "▂▂▂"),
+        ((1.0, 1.0), 2.0, True, "▁▁"),
+        ((0.0, 0.0), 0.0, True, ""),
+        ((5.0,), -1.0, True, ""),
+    ],
+)
+def test_a_slowdown_stands_out_of_a_low_line(
+    paces_s: tuple[float, ...], fastest_s: float | None, unicode: bool, picture: str
+) -> None:
+    assert sparkline(paces_s, fastest_s, unicode=unicode) == picture
+
+
+@given(st.lists(st.floats(0, 1e308), max_size=16), st.none() | st.floats(-1e308, 1e308), st.booleans())
+def test_a_picture_of_times_has_a_cell_for_each(
+    paces_s: list[float], fastest_s: float | None, unicode: bool
+) -> None:
+    picture = sparkline(paces_s, fastest_s, unicode=unicode)
+    assert cell_len(picture) in (0, len(paces_s))
+    assert unicode or picture.isascii()
+
+
+@pytest.mark.parametrize(
+    ("row", "wanted"),
+    [
+        (RUNNING, False),
+        (replace(RUNNING, health="slow"), False),
+        (replace(RUNNING, health="stalled"), True),
+        (replace(RUNNING, health="gone"), True),
+        (replace(RUNNING, private=95, ceiling=100), True),
+        (Row("a/b", "failed"), True),
+        (Row("a/b", "failed", earlier=True), False),
+        (Row("a/b", "interrupted"), True),
+        (Row("a/b", "degraded"), False),
+        (Row("a/b", "done"), False),
+    ],
+)
+def test_what_wants_a_look_is_marked(row: Row, wanted: bool) -> None:
+    assert wants_a_look(row) == wanted
 
 
 def test_a_name_that_two_jobs_have_is_said_with_its_job() -> None:
@@ -157,23 +250,48 @@ def test_a_name_that_two_jobs_have_is_said_with_its_job() -> None:
 
 
 def test_the_headline_tells_a_running_an_ended_and_a_dead_batch_apart() -> None:
-    assert headline(survey_of()) == "batch runs since 05:30 (pid 4242), 2 at once"
+    assert headline(survey_of(), 80) == "batch runs since 05:30, 2 at once, pid 4242"
+    assert headline(survey_of(), 35) == "batch runs since 05:30, 2 at once"
+    stopping = replace(BATCH, stopping=True)
+    assert headline(survey_of(batch=stopping), 40) == "stopping: songs save their state"
     ended = replace(BATCH, started_wall=NOW - 86_400, finished_wall=NOW - 60)
-    assert headline(survey_of(alive=False, batch=ended)) == "batch ended 06:29, began Tue 06:30"
+    assert headline(survey_of(alive=False, batch=ended), 80) == "batch ended 06:29, began Tue 06:30"
     heard = replace(RUNNING, heard_wall=NOW - 1800)
     assert (
-        headline(survey_of(heard, alive=False))
-        == "batch died without a word, began 05:30, last heard 06:00; the same command goes on"
+        headline(survey_of(heard, alive=False), 90)
+        == "batch died without a word; the same command goes on, began 05:30, last heard 06:00"
     )
-    assert "last heard" not in headline(survey_of(Row("a/b", "left"), alive=False))
+    assert "last heard" not in headline(survey_of(Row("a/b", "left"), alive=False), 90)
+
+
+@pytest.mark.parametrize(
+    ("memory", "words"),
+    [
+        (Memory(), []),
+        (Memory(12 * 10**9, 0), ["12.0 GB of memory free"]),
+        (Memory(12 * 10**9, 10**9), ["12.0 GB of memory free", "1.0 GB in swap"]),
+        (Memory(4 * 10**8, 10**9), ["MEMORY IS SHORT: 400 MB of memory free", "1.0 GB in swap"]),
+    ],
+)
+def test_the_machine_says_what_memory_is_free_and_when_it_is_short(memory: Memory, words: list[str]) -> None:
+    assert machine_words(memory) == words
+
+
+@pytest.mark.parametrize("width", [25, 40, 60, 80, 120])
+def test_a_line_of_the_batch_has_what_matters_most_where_little_fits(width: int) -> None:
+    rows = [replace(RUNNING, elapsed_s=60.0), Row("a/2", "failed"), Row("a/4", "queued")]
+    line = batch_line(survey_of(*rows), width, unicode=False)
+    assert cell_len(line) <= width
+    assert "1 of 3 songs" in line
+    assert ("about" in line) == (width >= 60)
 
 
 def test_the_batch_line_says_as_much_as_fits() -> None:
     rows = [Row("a/1", "done"), Row("a/2", "failed"), RUNNING, Row("a/4", "queued")]
     wide = batch_line(survey_of(*rows), 100, unicode=False)
-    assert wide == "##########---------- 2 of 4 songs, 60 min, 1 failed, 1 running, 1 queued, 1 done"
-    narrow = batch_line(survey_of(*rows), 52, unicode=False)
-    assert narrow == "##########---------- 2 of 4 songs, 60 min, 1 failed"
+    assert wide == "##########---------- 2 of 4 songs, 1 failed, 1 running, 1 queued, 1 done, 60 min so far"
+    narrow = batch_line(survey_of(*rows), 40, unicode=False)
+    assert narrow == "#####----- 2 of 4 songs, 1 failed"
 
 
 def test_songs_of_earlier_runs_are_not_counted() -> None:

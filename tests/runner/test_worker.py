@@ -159,6 +159,8 @@ def test_the_last_beat_is_of_writing(whole: Sung) -> None:
     beat = heartbeat.read(SongFolder(whole.attempt.folder.parents[1]).heartbeat)
     assert isinstance(beat, Heartbeat)
     assert (beat.phase, beat.song, beat.attempt, beat.density) == ("write", "night/rain", 1, STEPS)
+    assert {"load", "lyrics", "style", "sample", "decode"} == set(beat.spent_s)
+    assert 0 < beat.private <= beat.rss + beat.swap
 
 
 # ---------------------------------------------------------------- why there is none
@@ -346,4 +348,6 @@ def test_where_time_runs_out_the_grid_is_thinned_and_beats_and_log_agree(tmp_pat
         line = log[beat.step - 1]
         assert (beat.steps, beat.t, beat.passes) == (line["steps"], line["t"], line["passes"])
         assert (beat.note != "") == (beat.step >= 2)
+        assert len(beat.paces_s) == beat.step
+        assert beat.fastest_s == pytest.approx(min(beat.paces_s), abs=1e-4)
     assert "foresight: 4 steps instead of 14 to end in time" in {beat.note for beat in steps}

@@ -1,0 +1,44 @@
+"""The step log of an attempt: one line a step, which a worker writes and anybody reads, with suspicion."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from runner.errors import ForeignFileError
+from runner.files import opened
+
+# Some thousand lines of about 200 bytes: more steps than any song has.
+TAIL_BYTES = 2**18
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A step of steps, those of earlier attempts included, where it came to in t, and its time."""
+
+    step: int
+    steps: int
+    t: float
+    seconds: float
+
+
+def read(log: Path) -> tuple[Step, ...]:
+    """The newest steps, oldest first; lines that are torn or hold something else are passed over."""
+    with suppress(OSError, ForeignFileError), opened(log) as file:
+        file.seek(max(0, os.fstat(file.fileno()).st_size - TAIL_BYTES))
+        return tuple(_steps(file.read(TAIL_BYTES).decode(errors="replace")))
+    return ()
+
+
+def _steps(text: str) -> Iterator[Step]:
+    for line in text.splitlines():
+        with suppress(ValueError, KeyError, TypeError, OverflowError, RecursionError):
+            told = json.loads(line)
+            found = Step(int(told["step"]), int(told["steps"]), float(told["t"]), float(told["seconds"]))
+            if 0 <= found.t <= 1 and 0 <= found.seconds < math.inf and 0 <= found.step <= found.steps < 10**6:
+                yield found
