@@ -48,6 +48,9 @@ Timeout = Annotated[str | None, typer.Option(help="Time of one attempt, such as 
 Attempts = Annotated[int | None, typer.Option(help="Attempts that a song may use.")]
 Precision = Annotated[str | None, typer.Option(help="Arithmetic: auto, fp32, bf16 or int8.")]
 Format = Annotated[str | None, typer.Option(help="wav, flac, mp3 or ogg.")]
+FadeOut = Annotated[
+    float | None, typer.Option(help="Seconds in which the song's end fades, up to 30, at most half of it.")
+]
 Foresight = Annotated[
     bool | None,
     typer.Option("--foresight/--no-foresight", help="Take fewer steps at once where time would run out."),
@@ -133,6 +136,7 @@ def sing(
     attempts: Attempts = None,
     precision: Precision = None,
     format: Format = None,
+    fade_out: FadeOut = None,
     foresight: Foresight = None,
     out: Out = Path("outputs"),
     force: Force = False,
@@ -159,6 +163,7 @@ def sing(
         "attempts": attempts,
         "precision": precision,
         "format": format,
+        "fade_out": fade_out,
         "foresight": foresight,
     }
     song = single(settings, model=model)

@@ -172,6 +172,12 @@ class Defaults(_Keys):
     loudness: OrNone[Annotated[float, Field(ge=-60, le=-5)]] = Field(
         default=-14.0, description="Loudness of the song in LUFS; none: the peak at full scale, as published."
     )
+    fade_out: OrNone[Annotated[float, Field(gt=0, le=30, allow_inf_nan=False)]] = Field(
+        default=None,
+        description="Seconds in which the song's end fades to silence, at most half of the song; none: no "
+        "fading.",
+        examples=[4],
+    )
     timeout: Seconds = Field(
         default=2400.0,
         description="Time of one attempt (40m, 1h30m); then it is stopped and goes on with half the steps.",

@@ -88,6 +88,7 @@ class SongRequest:
     decoder_around_s: float | None = None
     window: float | None = None
     grid: list[float] | None = None
+    fade_out: float | None = None
     schema: int = SCHEMA
 
 

@@ -81,6 +81,7 @@ class Song:
     edit_source: Path | None = None
     edit_spans: tuple[tuple[float, float], ...] = ()
     window: float | None = None
+    fade_out: float | None = None
 
     @property
     def id(self) -> str:
@@ -292,6 +293,7 @@ def _takes(source: _Source, at: KeyPath, job: str, model: str, layers: Sequence[
         edit_source=Path(spec.edit.source) if spec.edit else None,
         edit_spans=tuple((start, end) for start, end in spec.edit.spans) if spec.edit else (),
         window=spec.window,
+        fade_out=spec.fade_out,
     )
     return [_take(first, number) for number in range(1, spec.takes + 1)]
 

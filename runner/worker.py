@@ -36,6 +36,7 @@ from runner.messages import (
     Cause,
     Check,
     Examination,
+    Format,
     ModelFacts,
     Outcome,
     SongAnswer,
@@ -49,6 +50,7 @@ from runner.models import write as write_paper
 from runner.songfolder import Attempt, SongFolder
 
 if TYPE_CHECKING:
+    from diffrhythm.audio import Audio
     from diffrhythm.bundle import Bundle
     from diffrhythm.config import ModelConfig
     from diffrhythm.editing import Edit
@@ -343,10 +345,14 @@ def _write(
     from diffrhythm import audio
 
     began = time.monotonic()
-    sound = song.audio if request.loudness is None else audio.to_loudness(song.audio, request.loudness)
+    sound = audio.fade_out(song.audio, request.fade_out or 0.0)  # loudness is of what will be heard
+    if request.loudness is not None:
+        sound = audio.to_loudness(sound, request.loudness)
     file = attempt.audio(request.format)
+    job, _, name = request.song.partition("/")
     tags = audio.Tags(
-        title=request.song.rpartition("/")[2],
+        title=_title(request, name),
+        album=job,
         style=request.style or Path(request.style_audio or "").name,
         seed=request.seed,
         model=model.name,
@@ -365,7 +371,8 @@ def _write(
         "windows": [asdict(window) for window in song.windows],
         "passes": song.passes,
         "phases": {phase: round(took, 3) for phase, took in seconds.items()},
-        "checks": asdict(audio.check(sound)),
+        "sound_sha256": audio.digest(sound),
+        "checks": _checks(file, sound, request.format),
         "latent_std": round(song.latent_std, 4),
         "warnings": list(song.warnings),
         "precision": song.precision,
@@ -373,6 +380,23 @@ def _write(
         "versions": {name: version(name) for name in ("torch", "numpy", "diffrhythm-runner")},
     }
     return Outcome(request.attempt, None, "made", t=1.0, song=made)
+
+
+def _title(request: SongRequest, name: str) -> str:
+    """The title in the lyrics, with what tells a take from the others; else the song's name."""
+    from diffrhythm.lyrics import parse_lrc
+
+    if request.lyrics is None or request.lyrics_compat == "published":
+        return name
+    title, take = parse_lrc(request.lyrics).title, name.partition(".")[2]
+    return f"{title} ({take})" if title and take else title or name
+
+
+def _checks(file: Path, sound: Audio, format: Format) -> dict[str, Any]:
+    """What a player finds in the file: mp3 and ogg give back other samples than they were given."""
+    from diffrhythm import audio
+
+    return asdict(audio.check(sound if format in ("wav", "flac") else audio.decoded(file)))
 
 
 def _resume(request: SongRequest) -> State | None:

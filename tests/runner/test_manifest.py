@@ -31,6 +31,7 @@ ASKED_OF_SONG: dict[str, Any] = {
     "bits": 24,
     "loudness": -14.0,
     "window": 5.0,  # shorter than the song
+    "fade_out": 3.0,
 }
 NOT_ASKED_OF_SONG: dict[str, Any] = {
     "job": "other",
