@@ -99,4 +99,5 @@ def _question(song: Song) -> SongQuestion:
         cfg=song.cfg,
         sampler=song.sampler,
         precision=song.precision,
+        model_hash=song.model_hash,
     )

@@ -170,6 +170,55 @@ def sing(
     _make([song], out, Options(1, force, redo_degraded, strict), quiet=quiet)
 
 
+@app.command(epilog="Example: runner again harbour-lights --seed 8 --preset high")
+def again(
+    song: SongName,
+    seed: Annotated[int | None, typer.Option(help="Another seed.")] = None,
+    preset: Preset = None,
+    steps: Steps = None,
+    cfg: Cfg = None,
+    precision: Precision = None,
+    format: Format = None,
+    fade_out: FadeOut = None,
+    timeout: Timeout = None,
+    attempts: Attempts = None,
+    name: Annotated[
+        str | None,
+        typer.Option(help="What its name ends in, after a dot; by default what is varied, such as seed-8."),
+    ] = None,
+    out: Out = Path("outputs"),
+    quiet: Quiet = False,
+) -> None:
+    """Make a finished song once more from its manifest, as it was or varied, beside the first one.
+
+    Without an option it says whether this is the same sound, sample for sample.
+    """
+    from runner import again as once_more
+    from runner.batch import Options
+    from runner.songfolder import Outputs
+
+    options = {
+        "seed": seed,
+        "preset": preset,
+        "steps": steps,
+        "cfg": cfg,
+        "precision": precision,
+        "format": format,
+        "fade_out": fade_out,
+        "timeout": timeout,
+        "attempts": attempts,
+    }
+    outputs = Outputs(out)
+    made = once_more.find_made(outputs, song)
+    other = once_more.song(made, options, name=name)
+    try:
+        _make([other], out, Options(1), quiet=quiet)
+    except typer.Exit:
+        if not quiet and (line := once_more.compared(made, outputs, other)):
+            typer.echo(line)
+        raise
+
+
 @app.command(epilog="Example: runner check jobs/*.yaml")
 def check(files: Files) -> None:
     """Say whether the job files can be made, and how, without making anything."""

@@ -200,6 +200,7 @@ class SongQuestion:
     edit_source: str | None = None
     edit_spans: list[list[float]] = field(default_factory=list)
     window: float | None = None
+    model_hash: str | None = None  # of the files that a song which this one repeats was made with
 
 
 @dataclass(frozen=True, slots=True)

@@ -124,7 +124,7 @@ def _answer(question: SongQuestion) -> SongAnswer:
     return SongAnswer(
         question.song,
         problems=[],
-        warnings=list(plan.warnings),
+        warnings=[*_changed(question, model), *plan.warnings],
         duration=plan.duration,
         **run,
         grid=None if points is None else list(points),
@@ -135,6 +135,13 @@ def _answer(question: SongQuestion) -> SongAnswer:
         private_bytes=private,
         mapped_bytes=mapped,
     )
+
+
+def _changed(question: SongQuestion, model: Bundle) -> list[str]:
+    """A warning where the song is to be as one that was made with other files of its model."""
+    if question.model_hash in (None, model.hash):
+        return []
+    return [f"{model.name}: its files have changed since the first one was made; this will be another song"]
 
 
 def _memory(

@@ -40,6 +40,7 @@ NOT_ASKED_OF_SONG: dict[str, Any] = {
     "line": 99,
     "model": "/the/same/bundle/elsewhere",  # its hash counts
     "lyrics_source": "other.lrc",
+    "model_hash": "1",  # what was expected; the answer's counts
     "duration": None,  # the answer's counts, as do its steps, guidance and sampler
     "preset": "high",
     "steps": 99,
