@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from shutil import get_terminal_size
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -219,15 +221,58 @@ def again(
         raise
 
 
+@app.command(epilog='Example: runner new lyrics/ --style "folk, guitar" --out jobs/mine.yaml')
+def new(
+    folder: Annotated[Path, typer.Argument(help="Folder with timed lyrics (.lrc).")],
+    out: Annotated[
+        Path | None, typer.Option(help="The job file; by default the folder's name with .yaml, here.")
+    ] = None,
+    style: Annotated[str | None, typer.Option(help="How the songs should sound, in words.")] = None,
+    model: Annotated[str, typer.Option(help="Model, or the path of a bundle.")] = "demo",
+    force: Annotated[bool, typer.Option("--force", help="Write over a job file that is there.")] = False,
+) -> None:
+    """Write a job file with a song for each lyrics file of a folder, with comments to go on from."""
+    from runner import newjob
+
+    sheets, left_out = newjob.read_folder(folder)
+    file = out or Path(re.sub(r"[^\w -]", "-", folder.resolve().name) + ".yaml")
+    newjob.write(sheets, file, model=model, style=style, force=force)
+    for line in left_out:
+        typer.echo(line, err=True)
+    typer.echo(file)
+
+
 @app.command(epilog="Example: runner check jobs/*.yaml")
-def check(files: Files) -> None:
-    """Say whether the job files can be made, and how, without making anything."""
+def check(
+    files: Files,
+    lines: Annotated[
+        bool, typer.Option("--lines", help="Show every line of the lyrics, not only those too dense.")
+    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON, with every line.")] = False,
+) -> None:
+    """Say whether the job files can be made, and how, without making anything.
+
+    A line of lyrics takes so many frames (21.5 a second) of those that it has up to the next line. Where it
+    takes more, the next one begins late; with more than 15 sounds a second it is too quick to be understood.
+    """
+    from runner import lyricsheet
     from runner.check import check as ask
     from runner.spec import load
 
     songs = load(files)
-    for song, answer in zip(songs, ask(songs), strict=True):
+    answers = ask(songs, lines=True)
+    if json:
+        from json import dumps
+
+        typer.echo(dumps(lyricsheet.as_json(answers), indent=2, ensure_ascii=False, allow_nan=False))
+        return
+    width, above = get_terminal_size((120, 24)).columns, None
+    for song, answer in zip(songs, answers, strict=True):
         typer.echo(f"{song.id}: {answer.duration:g} s, {answer.choice}, {answer.precision}")
+        rows = answer.lines if lines else lyricsheet.dense(answer.lines)
+        if rows and rows != above:  # takes have the same ones
+            typer.echo("\n".join(lyricsheet.sheet(rows, width)))
+        above = rows
         _warn(song, answer.warnings)
 
 

@@ -42,6 +42,7 @@ from runner.messages import (
     SongAnswer,
     SongQuestion,
     SongRequest,
+    SungLine,
 )
 from runner.meter import Meter, Steps
 from runner.models import MOVED, Answer, Model, Question
@@ -134,7 +135,28 @@ def _answer(question: SongQuestion) -> SongAnswer:
         choice=_choice(question, chosen, run) + (" on a grid tuned to the model" if points else ""),
         private_bytes=private,
         mapped_bytes=mapped,
+        lines=_lines(plan) if question.lines else [],
     )
+
+
+def _lines(plan: Plan) -> list[SungLine]:
+    from diffrhythm.lyrics import fits
+
+    return [
+        SungLine(
+            number=fit.line.number,
+            at_s=fit.line.seconds,
+            text=fit.line.text,
+            frame=fit.frame,
+            late=fit.late,
+            takes=fit.takes,
+            has=fit.has,
+            lost=fit.lost,
+            sounds=list(fit.sounds),
+            per_s=round(fit.per_s, 2) if math.isfinite(fit.per_s) else None,
+        )
+        for fit in fits(plan.lyrics, plan.alignment)
+    ]
 
 
 def _changed(question: SongQuestion, model: Bundle) -> list[str]:

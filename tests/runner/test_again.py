@@ -166,7 +166,7 @@ def test_a_manifest_that_is_none_of_ours_is_named(outputs: Outputs, content: dic
 
 def test_an_option_that_cannot_be_is_refused_by_its_name(outputs: Outputs) -> None:
     made = make(outputs)
-    with pytest.raises(SpecError, match="--fade-out: 31.0 cannot be used"):
+    with pytest.raises(SpecError, match=r"--fade-out: 31\.0 cannot be used"):
         again.song(made, {"fade_out": 31.0})
 
 

@@ -199,6 +199,19 @@ def test_check_says_how_each_song_would_be_made_and_makes_nothing(night: Night, 
     assert [path.name for path in tmp_path.iterdir()] == ["loaded"]
 
 
+def test_check_shows_the_lines_that_are_too_dense_or_all_or_all_to_programs(tmp_path: Path) -> None:
+    lyrics = "[00:00.00]low tide\\n[00:00.10]high tide\\n[00:03.00]no tide\\n"
+    file = tmp_path / "night.yaml"
+    file.write_text(f'model: demo\nsongs:\n  - {{name: a, style: pop, duration: 9, lyrics: "{lyrics}"}}\n')
+    said = runner("check", file)
+    assert [line.split()[0] for line in said.out.splitlines()] == ["night/a:", "line", "3"]
+    assert "too dense +" in said.out
+    assert "late, the line before it" in said.err
+    assert len(runner("check", file, "--lines").out.splitlines()) == 5
+    told = json.loads(runner("check", file, "--json").out)
+    assert [line["text"] for line in told["songs"][0]["lines"]] == ["low tide", "high tide", "no tide"]
+
+
 def no_model_in(modules: set[str]) -> bool:
     return not {name.partition(".")[0] for name in modules} & {"torch", "torchaudio", "diffrhythm", "numpy"}
 

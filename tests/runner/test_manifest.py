@@ -10,7 +10,7 @@ from folders import REQUEST
 
 from runner import manifest
 from runner.files import write_json
-from runner.messages import Outcome, SongAnswer
+from runner.messages import Outcome, SongAnswer, SungLine
 from runner.songfolder import SongFolder
 from runner.spec import Song
 from tests.faults import batches
@@ -74,6 +74,7 @@ NOT_ASKED_OF_ANSWER: dict[str, Any] = {
     "choice": "in other words",
     "private_bytes": 9,
     "mapped_bytes": 9,
+    "lines": [SungLine(1, 0.0, "a", 0, 0, 1, 1, 0, ["a"], None)],
 }
 PRINT = manifest.fingerprint(JOB.song, JOB.answer)
 
