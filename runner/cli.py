@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from runner import __version__
+from runner import __version__, complete
 from runner.errors import RunnerError
 
 if TYPE_CHECKING:
@@ -41,15 +41,27 @@ Strict = Annotated[
     ),
 ]
 Files = Annotated[list[Path], typer.Argument(help="Job files.", metavar="JOB.yaml …", show_default=False)]
-SongName = Annotated[str, typer.Argument(help="<job>/<name>, or the name alone where it is unique.")]
-MaybeSong = Annotated[str | None, typer.Argument(help="<job>/<name>, or the name alone where it is unique.")]
-Preset = Annotated[str | None, typer.Option(help="auto, preview, draft, standard, high, max or reference.")]
+_WHICH_SONG = "<job>/<name>, or the name alone where it is unique."
+SongName = Annotated[str, typer.Argument(help=_WHICH_SONG, autocompletion=complete.songs)]
+MaybeSong = Annotated[str | None, typer.Argument(help=_WHICH_SONG, autocompletion=complete.songs)]
+MadeSong = Annotated[str, typer.Argument(help=_WHICH_SONG, autocompletion=complete.made_songs)]
+Preset = Annotated[
+    str | None,
+    typer.Option(
+        help="Quality against time: preview 4 steps, draft 8, standard 12, high 28, max 64, reference 31 as "
+        "published; auto: standard, or draft where that takes too long.",
+        autocompletion=complete.presets,
+    ),
+]
 Steps = Annotated[int | None, typer.Option(help="Solver steps, in place of the preset's.")]
 Cfg = Annotated[float | None, typer.Option(help="Guidance, in place of the preset's.")]
 Timeout = Annotated[str | None, typer.Option(help="Time of one attempt, such as 40m.")]
 Attempts = Annotated[int | None, typer.Option(help="Attempts that a song may use.")]
-Precision = Annotated[str | None, typer.Option(help="Arithmetic: auto, fp32, bf16 or int8.")]
-Format = Annotated[str | None, typer.Option(help="wav, flac, mp3 or ogg.")]
+Precision = Annotated[
+    str | None,
+    typer.Option(help="Arithmetic: auto, fp32, bf16 or int8.", autocompletion=complete.precisions),
+]
+Format = Annotated[str | None, typer.Option(help="wav, flac, mp3 or ogg.", autocompletion=complete.formats)]
 FadeOut = Annotated[
     float | None, typer.Option(help="Seconds in which the song's end fades, up to 30, at most half of it.")
 ]
@@ -58,7 +70,11 @@ Foresight = Annotated[
     typer.Option("--foresight/--no-foresight", help="Take fewer steps at once where time would run out."),
 ]
 Force = Annotated[bool, typer.Option("--force", help="Make everything anew, with new seeds.")]
-ModelName = Annotated[str, typer.Argument(help="diffrhythm-1.2 or diffrhythm-1.2-full.")]
+ModelName = Annotated[
+    str,
+    typer.Argument(help="diffrhythm-1.2 or diffrhythm-1.2-full.", autocompletion=complete.published_models),
+]
+Model = Annotated[str, typer.Option(help="Model, or the path of a bundle.", autocompletion=complete.models)]
 SourceCopy = Annotated[
     Path | None,
     typer.Option(help="A copy of the repository ASLP-lab/DiffRhythm, instead of fetching its two files."),
@@ -75,7 +91,10 @@ def batch(
     workers: Annotated[
         int | None, typer.Option(min=1, max=64, help="Songs at once; by default from cores and memory.")
     ] = None,
-    model: Annotated[str | None, typer.Option(help="Model or bundle, in place of the files'.")] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="Model or bundle, in place of the files'.", autocompletion=complete.models),
+    ] = None,
     preset: Preset = None,
     steps: Steps = None,
     cfg: Cfg = None,
@@ -130,7 +149,7 @@ def sing(
         str | None, typer.Option(help="Name of its folder; by default the lyrics file's.")
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Number that the noise is drawn from.")] = None,
-    model: Annotated[str, typer.Option(help="Model, or the path of a bundle.")] = "demo",
+    model: Model = "demo",
     preset: Preset = None,
     steps: Steps = None,
     cfg: Cfg = None,
@@ -174,7 +193,7 @@ def sing(
 
 @app.command(epilog="Example: runner again harbour-lights --seed 8 --preset high")
 def again(
-    song: SongName,
+    song: MadeSong,
     seed: Annotated[int | None, typer.Option(help="Another seed.")] = None,
     preset: Preset = None,
     steps: Steps = None,
@@ -228,7 +247,7 @@ def new(
         Path | None, typer.Option(help="The job file; by default the folder's name with .yaml, here.")
     ] = None,
     style: Annotated[str | None, typer.Option(help="How the songs should sound, in words.")] = None,
-    model: Annotated[str, typer.Option(help="Model, or the path of a bundle.")] = "demo",
+    model: Model = "demo",
     force: Annotated[bool, typer.Option("--force", help="Write over a job file that is there.")] = False,
 ) -> None:
     """Write a job file with a song for each lyrics file of a folder, with comments to go on from."""
@@ -316,7 +335,11 @@ def stop(song: MaybeSong = None, out: Out = Path("outputs")) -> None:
 @app.command(epilog="Example: runner doctor --model diffrhythm-1.2")
 def doctor(
     model: Annotated[
-        str | None, typer.Option(help="Model or bundle; by default the demo and the published ones here.")
+        str | None,
+        typer.Option(
+            help="Model or bundle; by default the demo and the published ones here.",
+            autocompletion=complete.models,
+        ),
     ] = None,
     out: Out = Path("outputs"),
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
@@ -389,7 +412,10 @@ def import_model(
 @models.command(epilog="Example: runner models verify")
 def verify(
     name: Annotated[
-        str | None, typer.Argument(help="A model or the folder of a bundle; all by default.")
+        str | None,
+        typer.Argument(
+            help="A model or the folder of a bundle; all by default.", autocompletion=complete.models
+        ),
     ] = None,
 ) -> None:
     """Read every byte of the models that are here and say whether one has changed."""
@@ -400,7 +426,10 @@ def verify(
 
 @models.command(epilog="Example: runner models tune diffrhythm-1.2")
 def tune(
-    name: Annotated[str, typer.Argument(help="A model or the folder of a bundle.")],
+    name: Annotated[
+        str,
+        typer.Argument(help="A model or the folder of a bundle.", autocompletion=complete.models),
+    ],
     songs: Annotated[int, typer.Option(help="Songs to judge by, 1 to 3.")] = 3,
     steps: Annotated[str, typer.Option(help="Numbers of steps to find grids of.")] = "6,8,10,12,16",
 ) -> None:
@@ -425,7 +454,12 @@ def tune(
 
 
 @models.command(epilog="Example: ls $(runner models path diffrhythm-1.2)")
-def path(name: Annotated[str, typer.Argument(help="demo, diffrhythm-1.2 or diffrhythm-1.2-full.")]) -> None:
+def path(
+    name: Annotated[
+        str,
+        typer.Argument(help="demo, diffrhythm-1.2 or diffrhythm-1.2-full.", autocompletion=complete.models),
+    ],
+) -> None:
     """Print the folder of a model that is here."""
     from runner.models import Question, ask
 
