@@ -175,7 +175,9 @@ def compared(made: Made, outputs: Outputs, song: Song) -> str | None:
         return None
     one, two = (each.manifest.get("sound_sha256") for each in (made, other))
     if one is None or two is None:
-        return f"{other.id} or {made.id} is of a version that kept no digest of its sound, so listen to both"
+        return (
+            f"{made.id if one is None else other.id}: of a version that kept no digest of its sound; listen"
+        )
     if one == two:
         return f"{other.id}: the same sound as {made.id}, sample for sample"
     why = _differences(made, other)

@@ -183,7 +183,7 @@ def test_an_option_that_cannot_be_is_refused_by_its_name(outputs: Outputs) -> No
         ({"threads": 4}, {"sound_sha256": "b", "versions": {}}, "threads 3 → 4, other versions"),
         ({}, {"sound_sha256": "b", "degraded": "4 steps instead of 8"}, "again has 4 steps instead of 8"),
         ({"checkpoint": "/c"}, {"sound_sha256": "b"}, "again was made in more than one attempt"),
-        ({}, {"sound_sha256": None}, "night/rain.again or night/rain is of a version that kept no digest"),
+        ({}, {"sound_sha256": None}, "night/rain.again: of a version that kept no digest"),
     ],
 )
 def test_it_is_said_whether_both_sound_the_same_and_why_not(

@@ -94,6 +94,11 @@ def test_paths_are_relative_to_the_job_file(tmp_path: Path, monkeypatch: pytest.
     assert 'lyrics: "../my lyrics/a.lrc"' in (tmp_path / "jobs" / "mine.yaml").read_text()
 
 
+def test_a_file_beside_the_job_file_is_no_lyrics_themselves_and_in_nobodys_home(tmp_path: Path) -> None:
+    for song in made(tmp_path, "[2020] a.lrc", "~b.lrc", out="my lyrics/mine.yaml"):
+        assert song.lyrics == LRC
+
+
 def test_a_comment_tells_title_artist_and_how_long_the_song_is(tmp_path: Path) -> None:
     made(tmp_path, "a.lrc")
     made(tmp_path, "a.lrc", text=f"[length: 03:20]\n{LRC}", out="long.yaml")
