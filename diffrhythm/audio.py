@@ -5,6 +5,7 @@ Audio is float32 numpy [channels, n]; full scale is ±1.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import math
 import os
@@ -17,7 +18,7 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from diffrhythm import files
+from diffrhythm import files, id3
 from diffrhythm.errors import AudioError, NotFiniteError, SilenceError
 from diffrhythm.vae_config import SAMPLE_RATE
 
@@ -54,24 +55,29 @@ class Checks:
     """What a song's sound measures.
 
     peak, rms: of full scale. loudness: LUFS (ITU-R BS.1770), None below 0.4 s or when gated away.
-    silence: longest run of silence as a share of the song, 0 … 1.
+    silence: longest run of silence as a share of the song, 0 … 1. true_peak: dBTP, between the samples.
     """
 
     peak: float
     rms: float
     loudness: float | None
     silence: float
+    true_peak: float
 
 
 @dataclass(frozen=True, slots=True)
 class Tags:
-    """What a file says about its song; demo: made by the demo model, which is no singer."""
+    """What a file says about its song; demo: made by the demo model, which is no singer.
+
+    album: the songs that it was made with.
+    """
 
     title: str
     style: str
     seed: int
     model: str
     demo: bool
+    album: str = ""
 
 
 def check(audio: Audio, rate: int = SAMPLE_RATE) -> Checks:
@@ -79,7 +85,7 @@ def check(audio: Audio, rate: int = SAMPLE_RATE) -> Checks:
     peak, silence = refuse_unheard(audio, rate)
     # einsum sums in float64 without a float64 copy of the song.
     rms = math.sqrt(float(np.einsum("cn,cn->", audio, audio, dtype=np.float64)) / audio.size)
-    return Checks(peak, rms, loudness(audio, rate), silence)
+    return Checks(peak, rms, loudness(audio, rate), silence, _decibels(true_peak(audio, rate)))
 
 
 def refuse_unheard(audio: Audio, rate: int = SAMPLE_RATE) -> tuple[float, float]:
@@ -142,6 +148,16 @@ def to_loudness(audio: Audio, lufs: float, rate: int = SAMPLE_RATE, true_peak_db
     measured = loudness(audio, rate)
     wanted = most if measured is None else _amplitude(lufs - measured)
     return audio * np.float32(min(wanted, most))
+
+
+def fade_out(audio: Audio, seconds: float, rate: int = SAMPLE_RATE) -> Audio:
+    """audio whose last seconds, at most half of it, fall to nothing: half a period of a cosine."""
+    n = min(round(seconds * rate), audio.shape[1] // 2)
+    if n <= 0:
+        return audio
+    faded = audio.copy()
+    faded[:, -n:] *= (0.5 + 0.5 * np.cos(np.pi * np.arange(1, n + 1) / n)).astype(np.float32)
+    return faded
 
 
 def true_peak(audio: Audio, rate: int = SAMPLE_RATE) -> float:
@@ -229,14 +245,30 @@ def write(
     samples = to_int16(audio) if subtype == "PCM_16" else np.clip(audio, -1, 1)
     # Encoded in memory: through libsndfile's own files, a full disk is an error without its number.
     encoded = io.BytesIO()
+    named = {} if tags is None else _named(tags)
     with soundfile.SoundFile(
         encoded, "w", rate, audio.shape[0], format=format.upper(), subtype=subtype
     ) as file:
-        for name, text in _sound_tags(tags, format).items():
+        for name, text in named.items() if format != "mp3" else ():
             setattr(file, name, text)
         for start in range(0, samples.shape[1], _WRITE_FRAMES):
             file.write(samples[:, start : start + _WRITE_FRAMES].T)
-    files.replace(path, encoded.getbuffer())
+    sound = encoded.getbuffer()
+    files.replace(path, id3.tag(named) + sound if named and format == "mp3" else sound)
+
+
+def digest(audio: Audio) -> str:
+    """SHA-256 of the samples, whatever file they are put in."""
+    return hashlib.sha256(np.ascontiguousarray(audio).data).hexdigest()
+
+
+def decoded(path: Path) -> Audio:
+    """What a player hears of a file of ours [channels, n], of any length. Raises AudioError if damaged."""
+    try:
+        samples, _ = soundfile.read(os.fsencode(path), dtype="float32", always_2d=True)
+    except soundfile.LibsndfileError as error:
+        raise AudioError(f"damaged audio file: {path} ({error}); make the song again") from error
+    return np.ascontiguousarray(samples.T)
 
 
 def verify(path: Path, seconds: float | None = None) -> float:
@@ -349,17 +381,28 @@ def _longest_silence(audio: Audio, rate: int, threshold: float) -> float:
     return longest / len(starts)
 
 
-def _sound_tags(tags: Tags | None, format: Format) -> dict[str, str]:
+def _named(tags: Tags) -> dict[str, str]:
     """Tags as soundfile names them; lengths bounded, since some containers are."""
-    if tags is None:
-        return {}
-    comment = f"seed {tags.seed}, model {tags.model}" + (", made by the demo model" if tags.demo else "")
-    named = {"title": tags.title, "genre": tags.style, "comment": comment, "software": "DiffRhythm Runner"}
-    # A NUL would end the text early; line breaks confuse players.
-    cleaned = {name: " ".join(text.replace("\0", " ").split())[:500] for name, text in named.items()}
-    # libsndfile writes UTF-8 into mp3 under the name of Latin-1, so only ASCII arrives as it was sent.
-    return {name: text for name, text in cleaned.items() if text and (format != "mp3" or text.isascii())}
+    comment = f"made by AI: seed {tags.seed}, model {tags.model}"
+    named = {
+        "title": tags.title,
+        "artist": "DiffRhythm (AI)",
+        "album": tags.album,
+        "genre": tags.style,
+        "comment": comment + (", made by the demo model" if tags.demo else ""),
+        "software": "DiffRhythm Runner",
+    }
+    # A NUL would end the text early, line breaks confuse players, half a character is in no container.
+    cleaned = {
+        name: " ".join(text.replace("\0", " ").split())[:500].encode(errors="replace").decode()
+        for name, text in named.items()
+    }
+    return {name: text for name, text in cleaned.items() if text}
 
 
 def _amplitude(decibels: float) -> float:
     return float(10 ** (decibels / 20))
+
+
+def _decibels(amplitude: float) -> float:
+    return 20 * math.log10(amplitude)

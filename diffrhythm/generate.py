@@ -93,6 +93,7 @@ class Plan:
     duration: float
     frames: int
     windows: tuple[Window, ...]
+    lyrics: Lyrics
     alignment: Alignment
     precision: Precision
     warnings: tuple[str, ...]
@@ -275,7 +276,8 @@ def inspect(bundle: Bundle, request: Request) -> Plan:
             )
         editing.spans_to_make(request.edit, samples=samples, duration=duration, frames=frames)
     alignment = _align(bundle, request, lines, frames, duration)
-    return Plan(duration, frames, windows, alignment, precision, (*lines.warnings, *alignment.warnings))
+    warnings = (*lines.warnings, *alignment.warnings)
+    return Plan(duration, frames, windows, lines, alignment, precision, warnings)
 
 
 def _windows(bundle: Bundle, duration: float, window: float | None) -> tuple[Window, ...]:

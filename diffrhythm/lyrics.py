@@ -17,7 +17,7 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import islice, pairwise
+from itertools import groupby, islice, pairwise
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -40,6 +40,7 @@ MOST_LINES = 2000
 _MOST_SHOWN = 50
 _LATEST_S = 60_000  # 999:59, and all that a stamp can say; the published columns can say inf, too
 _MOST_OFFSET_MS = 600_000
+_SILENT = frozenset({WORD_MARK, COMMA, STOP})
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +105,28 @@ class Alignment:
     warnings: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """How a line fits into its time: as far as the next line that is sung, or the song's end.
+
+    frame: where it is sung, late frames behind its time; None: it is not. sounds: its phones, a held one
+    once. takes, has: frames that it needs and those up to there. lost: frames cut off by the song's end.
+    per_s: sounds a second, if it had all that time and no more.
+    """
+
+    line: Line
+    frame: int | None = None
+    late: int = 0
+    sounds: tuple[str, ...] = ()
+    takes: int = 0
+    has: int = 0
+    lost: int = 0
+
+    @property
+    def per_s(self) -> float:
+        return len(self.sounds) / _seconds_of(self.has) if self.has else math.inf * len(self.sounds)
+
+
 def parse_lrc(
     text: str | bytes, *, source: str = "lyrics.lrc", first_line: int = 1, published: bool = False
 ) -> Lyrics:
@@ -155,6 +178,34 @@ def align(
             continue
         sung.append((line, phones))
     return _lay(sung, inventory, frames, warnings)
+
+
+def fits(lines: Iterable[Line], alignment: Alignment) -> list[Fit]:
+    """How each of the lines that were aligned fits into its time, those that are not sung as well."""
+    length = len(alignment.ids)
+    sung = [placed for placed in alignment.placed if placed.start < length]
+    ends = [_frame_of(placed.line.seconds) for placed in sung[1:]] + [length]
+    places = list(zip(sung, ends, strict=False))  # none is sung: an end for nobody
+    found = []
+    for line in lines:
+        if places and places[0][0].line == line:
+            found.append(_fit(*places.pop(0), length))
+        else:
+            found.append(Fit(line))
+    return found
+
+
+def _fit(placed: Placed, end: int, length: int) -> Fit:
+    at, takes = _frame_of(placed.line.seconds), len(placed.phones.ids) + 1
+    return Fit(
+        placed.line,
+        frame=placed.start,
+        late=placed.start - at,
+        sounds=tuple(phone for phone, _ in groupby(placed.phones.phones) if phone not in _SILENT),
+        takes=takes,
+        has=max(0, end - at),
+        lost=max(0, placed.start + takes - length),
+    )
 
 
 def held(phones: Sequence[str], syllable_frames: int) -> list[str]:

@@ -25,13 +25,18 @@ TIMEOUT_S = 600.0
 
 
 def check(
-    songs: Sequence[Song], *, worker: Sequence[str] = WORKER, timeout_s: float = TIMEOUT_S
+    songs: Sequence[Song],
+    *,
+    lines: bool = False,
+    worker: Sequence[str] = WORKER,
+    timeout_s: float = TIMEOUT_S,
 ) -> list[SongAnswer]:
-    """One answer per song, in order.
+    """One answer per song, in order; lines: with what there is to say of each line of its lyrics.
 
     Raises SpecError with every problem of every song, CheckError if the child itself fails.
     """
-    answers = _ask(songs, worker, timeout_s)
+    questions = [_question(song, lines=lines) for song in songs]
+    answers = _ask(questions, worker, timeout_s)
     problems = [
         _problem(song, message)
         for song, answer in zip(songs, answers, strict=True)
@@ -50,10 +55,10 @@ def _problem(song: Song, message: str) -> Problem:
     return Problem(message, song.path, song.line, 1)
 
 
-def _ask(songs: Sequence[Song], worker: Sequence[str], timeout_s: float) -> list[SongAnswer]:
+def _ask(questions: list[SongQuestion], worker: Sequence[str], timeout_s: float) -> list[SongAnswer]:
     with tempfile.TemporaryDirectory(prefix="runner-check-") as name:
         paper, log = Path(name, "check.json"), Path(name, "worker.log")
-        write_message(paper, Check([_question(song) for song in songs], []), durable=False)
+        write_message(paper, Check(questions, []), durable=False)
         exit_code = run([*worker, str(paper)], log, timeout_s)
         if exit_code != 0:
             raise CheckError(_words(exit_code, log, timeout_s))
@@ -61,7 +66,7 @@ def _ask(songs: Sequence[Song], worker: Sequence[str], timeout_s: float) -> list
             answers = read_message(paper, Check).answers
         except (OSError, ForeignFileError) as error:
             raise CheckError(f"the check of this batch left no answer ({error}); run it again") from error
-    if [answer.song for answer in answers] != [song.id for song in songs]:
+    if [answer.song for answer in answers] != [question.song for question in questions]:
         raise CheckError("the check of this batch answered for other songs; run it again")
     return answers
 
@@ -89,7 +94,7 @@ def _words(exit_code: int | None, log: Path, timeout_s: float) -> str:
     return f"the check of this batch ended with exit code {exit_code}: {lines[-1]}; try `make setup` again"
 
 
-def _question(song: Song) -> SongQuestion:
+def _question(song: Song, *, lines: bool) -> SongQuestion:
     return SongQuestion(
         song=song.id,
         **asked(song),
@@ -99,4 +104,6 @@ def _question(song: Song) -> SongQuestion:
         cfg=song.cfg,
         sampler=song.sampler,
         precision=song.precision,
+        lines=lines,
+        model_hash=song.model_hash,
     )

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from shutil import get_terminal_size
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from runner import __version__
+from runner import __version__, complete
 from runner.errors import RunnerError, UsageError
 
 if TYPE_CHECKING:
@@ -40,20 +42,39 @@ Strict = Annotated[
     ),
 ]
 Files = Annotated[list[Path], typer.Argument(help="Job files.", metavar="JOB.yaml …", show_default=False)]
-MaybeSong = Annotated[str | None, typer.Argument(help="<job>/<name>, or the name alone where it is unique.")]
-Preset = Annotated[str | None, typer.Option(help="auto, preview, draft, standard, high, max or reference.")]
+_WHICH_SONG = "<job>/<name>, or the name alone where it is unique."
+MaybeSong = Annotated[str | None, typer.Argument(help=_WHICH_SONG, autocompletion=complete.songs)]
+MadeSong = Annotated[str, typer.Argument(help=_WHICH_SONG, autocompletion=complete.made_songs)]
+Preset = Annotated[
+    str | None,
+    typer.Option(
+        help="Quality against time: preview 4 steps, draft 8, standard 12, high 28, max 64, reference 31 as "
+        "published; auto: standard, or draft where that takes too long.",
+        autocompletion=complete.presets,
+    ),
+]
 Steps = Annotated[int | None, typer.Option(help="Solver steps, in place of the preset's.")]
 Cfg = Annotated[float | None, typer.Option(help="Guidance, in place of the preset's.")]
 Timeout = Annotated[str | None, typer.Option(help="Time of one attempt, such as 40m.")]
 Attempts = Annotated[int | None, typer.Option(help="Attempts that a song may use.")]
-Precision = Annotated[str | None, typer.Option(help="Arithmetic: auto, fp32, bf16 or int8.")]
-Format = Annotated[str | None, typer.Option(help="wav, flac, mp3 or ogg.")]
+Precision = Annotated[
+    str | None,
+    typer.Option(help="Arithmetic: auto, fp32, bf16 or int8.", autocompletion=complete.precisions),
+]
+Format = Annotated[str | None, typer.Option(help="wav, flac, mp3 or ogg.", autocompletion=complete.formats)]
+FadeOut = Annotated[
+    float | None, typer.Option(help="Seconds in which the song's end fades, up to 30, at most half of it.")
+]
 Foresight = Annotated[
     bool | None,
     typer.Option("--foresight/--no-foresight", help="Take fewer steps at once where time would run out."),
 ]
 Force = Annotated[bool, typer.Option("--force", help="Make everything anew, with new seeds.")]
-ModelName = Annotated[str, typer.Argument(help="diffrhythm-1.2 or diffrhythm-1.2-full.")]
+ModelName = Annotated[
+    str,
+    typer.Argument(help="diffrhythm-1.2 or diffrhythm-1.2-full.", autocompletion=complete.published_models),
+]
+Model = Annotated[str, typer.Option(help="Model, or the path of a bundle.", autocompletion=complete.models)]
 SourceCopy = Annotated[
     Path | None,
     typer.Option(help="A copy of the repository ASLP-lab/DiffRhythm, instead of fetching its two files."),
@@ -76,7 +97,10 @@ def batch(
     workers: Annotated[
         int | None, typer.Option(min=1, max=64, help="Songs at once; by default from cores and memory.")
     ] = None,
-    model: Annotated[str | None, typer.Option(help="Model or bundle, in place of the files'.")] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="Model or bundle, in place of the files'.", autocompletion=complete.models),
+    ] = None,
     preset: Preset = None,
     steps: Steps = None,
     cfg: Cfg = None,
@@ -136,7 +160,7 @@ def sing(
         str | None, typer.Option(help="Name of its folder; by default the lyrics file's.")
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Number that the noise is drawn from.")] = None,
-    model: Annotated[str, typer.Option(help="Model, or the path of a bundle.")] = "demo",
+    model: Model = "demo",
     preset: Preset = None,
     steps: Steps = None,
     cfg: Cfg = None,
@@ -144,6 +168,7 @@ def sing(
     attempts: Attempts = None,
     precision: Precision = None,
     format: Format = None,
+    fade_out: FadeOut = None,
     foresight: Foresight = None,
     out: Out = Path("outputs"),
     force: Force = False,
@@ -172,6 +197,7 @@ def sing(
         "attempts": attempts,
         "precision": precision,
         "format": format,
+        "fade_out": fade_out,
         "foresight": foresight,
     }
     with finish.told(Outputs(out)) as end:
@@ -180,15 +206,107 @@ def sing(
     raise typer.Exit(end.exit_code)
 
 
+@app.command(epilog="Example: runner again harbour-lights --seed 8 --preset high")
+def again(
+    song: MadeSong,
+    seed: Annotated[int | None, typer.Option(help="Another seed.")] = None,
+    preset: Preset = None,
+    steps: Steps = None,
+    cfg: Cfg = None,
+    precision: Precision = None,
+    format: Format = None,
+    fade_out: FadeOut = None,
+    timeout: Timeout = None,
+    attempts: Attempts = None,
+    name: Annotated[
+        str | None,
+        typer.Option(help="What its name ends in, after a dot; by default what is varied, such as seed-8."),
+    ] = None,
+    out: Out = Path("outputs"),
+    quiet: Quiet = False,
+) -> None:
+    """Make a finished song once more from its manifest, as it was or varied, beside the first one.
+
+    Without an option it says whether this is the same sound, sample for sample.
+    """
+    from runner import again as once_more
+    from runner import finish
+    from runner.batch import Options
+    from runner.songfolder import Outputs
+
+    options = {
+        "seed": seed,
+        "preset": preset,
+        "steps": steps,
+        "cfg": cfg,
+        "precision": precision,
+        "format": format,
+        "fade_out": fade_out,
+        "timeout": timeout,
+        "attempts": attempts,
+    }
+    outputs = Outputs(out)
+    made = once_more.find_made(outputs, song)
+    other = once_more.song(made, options, name=name)
+    with finish.told(outputs) as end:
+        _make([other], out, Options(1), end, quiet=quiet)
+    if not quiet and (line := once_more.compared(made, outputs, other)):
+        typer.echo(line)
+    raise typer.Exit(end.exit_code)
+
+
+@app.command(epilog='Example: runner new lyrics/ --style "folk, guitar" --out jobs/mine.yaml')
+def new(
+    folder: Annotated[Path, typer.Argument(help="Folder with timed lyrics (.lrc).")],
+    out: Annotated[
+        Path | None, typer.Option(help="The job file; by default the folder's name with .yaml, here.")
+    ] = None,
+    style: Annotated[str | None, typer.Option(help="How the songs should sound, in words.")] = None,
+    model: Model = "demo",
+    force: Annotated[bool, typer.Option("--force", help="Write over a job file that is there.")] = False,
+) -> None:
+    """Write a job file with a song for each lyrics file of a folder, with comments to go on from."""
+    from runner import newjob
+
+    sheets, left_out = newjob.read_folder(folder)
+    file = out or Path(re.sub(r"[^\w -]", "-", folder.resolve().name) + ".yaml")
+    newjob.write(sheets, file, model=model, style=style, force=force)
+    for line in left_out:
+        typer.echo(line, err=True)
+    typer.echo(file)
+
+
 @app.command(epilog="Example: runner check jobs/*.yaml")
-def check(files: Files) -> None:
-    """Say whether the job files can be made, and how, without making anything."""
+def check(
+    files: Files,
+    lines: Annotated[
+        bool, typer.Option("--lines", help="Show every line of the lyrics, not only those too dense.")
+    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON, with every line.")] = False,
+) -> None:
+    """Say whether the job files can be made, and how, without making anything.
+
+    A line of lyrics takes so many frames (21.5 a second) of those that it has up to the next line. Where it
+    takes more, the next one begins late; with more than 15 sounds a second it is too quick to be understood.
+    """
+    from runner import lyricsheet
     from runner.check import check as ask
     from runner.spec import load
 
     songs = load(files)
-    for song, answer in zip(songs, ask(songs), strict=True):
+    answers = ask(songs, lines=True)
+    if json:
+        from json import dumps
+
+        typer.echo(dumps(lyricsheet.as_json(answers), indent=2, ensure_ascii=False, allow_nan=False))
+        return
+    width, above = get_terminal_size((120, 24)).columns, None
+    for song, answer in zip(songs, answers, strict=True):
         typer.echo(f"{song.id}: {answer.duration:g} s, {answer.choice}, {answer.precision}")
+        rows = answer.lines if lines else lyricsheet.dense(answer.lines)
+        if rows and rows != above:  # takes have the same ones
+            typer.echo("\n".join(lyricsheet.sheet(rows, width)))
+        above = rows
         _warn(song, answer.warnings)
 
 
@@ -245,7 +363,11 @@ def stop(song: MaybeSong = None, out: Out = Path("outputs")) -> None:
 @app.command(epilog="Example: runner doctor --model diffrhythm-1.2")
 def doctor(
     model: Annotated[
-        str | None, typer.Option(help="Model or bundle; by default the demo and the published ones here.")
+        str | None,
+        typer.Option(
+            help="Model or bundle; by default the demo and the published ones here.",
+            autocompletion=complete.models,
+        ),
     ] = None,
     out: Out = Path("outputs"),
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
@@ -369,7 +491,10 @@ def import_model(
 @models.command(epilog="Example: runner models verify")
 def verify(
     name: Annotated[
-        str | None, typer.Argument(help="A model or the folder of a bundle; all by default.")
+        str | None,
+        typer.Argument(
+            help="A model or the folder of a bundle; all by default.", autocompletion=complete.models
+        ),
     ] = None,
 ) -> None:
     """Read every byte of the models that are here and say whether one has changed."""
@@ -380,7 +505,10 @@ def verify(
 
 @models.command(epilog="Example: runner models tune diffrhythm-1.2")
 def tune(
-    name: Annotated[str, typer.Argument(help="A model or the folder of a bundle.")],
+    name: Annotated[
+        str,
+        typer.Argument(help="A model or the folder of a bundle.", autocompletion=complete.models),
+    ],
     songs: Annotated[int, typer.Option(help="Songs to judge by, 1 to 3.")] = 3,
     steps: Annotated[str, typer.Option(help="Numbers of steps to find grids of.")] = "6,8,10,12,16",
 ) -> None:
@@ -405,7 +533,12 @@ def tune(
 
 
 @models.command(epilog="Example: ls $(runner models path diffrhythm-1.2)")
-def path(name: Annotated[str, typer.Argument(help="demo, diffrhythm-1.2 or diffrhythm-1.2-full.")]) -> None:
+def path(
+    name: Annotated[
+        str,
+        typer.Argument(help="demo, diffrhythm-1.2 or diffrhythm-1.2-full.", autocompletion=complete.models),
+    ],
+) -> None:
     """Print the folder of a model that is here."""
     from runner.models import Question, ask
 

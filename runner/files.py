@@ -126,7 +126,13 @@ def read_message(path: Path, kind: type[Message]) -> Message:
 
     Raises FileNotFoundError, or ForeignFileError for a torn file, one of a newer schema or of another kind.
     """
-    content = read_json(path, MAX_CHECK_BYTES if kind is Check else MAX_BYTES)
+    return as_message(path, read_json(path, MAX_CHECK_BYTES if kind is Check else MAX_BYTES), kind)
+
+
+def as_message(path: Path, content: object, kind: type[Message]) -> Message:
+    """The message of that kind that content, found in path, is. Raises ForeignFileError as read_message."""
+    if not isinstance(content, dict):
+        raise ForeignFileError(f"{path}: holds no {kind.__name__}; remove it")
     if content.get("schema") != SCHEMA:
         raise ForeignFileError(
             f"{path}: schema {content.get('schema')!r}, this version reads {SCHEMA}; "

@@ -11,7 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetJsonSchem
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import CoreSchema
 
-from runner.messages import Bits, Format
+from runner.messages import Bits, Format, Precision, Preset
 
 NAME = r"^[a-z0-9][a-z0-9-]*$"
 MAX_WAIT_S = 30 * 24 * 3600.0
@@ -138,7 +138,7 @@ class Defaults(_Keys):
         le=99,
         description="How many versions to make, with the seeds seed, seed + 1, and so on.",
     )
-    preset: Literal["auto", "preview", "draft", "standard", "high", "max", "reference"] = Field(
+    preset: Preset = Field(
         default="auto",
         description="Quality against time: as good as 4, 8, 16, 32 or 64 plain steps; reference: 31 plain "
         "steps, as published; auto: standard, or draft where that takes too long on this processor.",
@@ -162,7 +162,7 @@ class Defaults(_Keys):
         description="ours: every line is sung, a broken one is an error; published: as the published "
         "program reads lyrics, dropping the lines that it drops.",
     )
-    precision: Literal["auto", "fp32", "bf16", "int8"] = Field(
+    precision: Precision = Field(
         default="auto", description="Arithmetic of the model; auto: what this processor is good at."
     )
     format: Format = Field(default="wav", description="Kind of the sound file.")
@@ -171,6 +171,12 @@ class Defaults(_Keys):
     )
     loudness: OrNone[Annotated[float, Field(ge=-60, le=-5)]] = Field(
         default=-14.0, description="Loudness of the song in LUFS; none: the peak at full scale, as published."
+    )
+    fade_out: OrNone[Annotated[float, Field(gt=0, le=30, allow_inf_nan=False)]] = Field(
+        default=None,
+        description="Seconds in which the song's end fades to silence, at most half of the song; none: no "
+        "fading.",
+        examples=[4],
     )
     timeout: Seconds = Field(
         default=2400.0,

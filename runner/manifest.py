@@ -49,6 +49,8 @@ def fingerprint(song: Song, answer: SongAnswer) -> str:
         asked["edit"] = {"source": sha256(song.edit_source), "spans": song.edit_spans}
     if song.window is not None and song.window < answer.duration:
         asked["window"] = song.window
+    if song.fade_out is not None:
+        asked["fade_out"] = song.fade_out
     return hashlib.sha256(json.dumps(asked, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
 

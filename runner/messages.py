@@ -13,6 +13,8 @@ SCHEMA = 1
 Mode = Literal["sing", "estimate"]
 Format = Literal["wav", "flac", "mp3", "ogg"]
 Bits = Literal[16, 24, 32]
+Preset = Literal["auto", "preview", "draft", "standard", "high", "max", "reference"]
+Precision = Literal["auto", "fp32", "bf16", "int8"]
 Phase = Literal["load", "lyrics", "style", "encode", "sample", "decode", "write"]
 SongState = Literal["queued", "running", "done", "degraded", "failed", "interrupted", "left"]
 FINAL_STATES: frozenset[SongState] = frozenset({"done", "degraded", "failed"})
@@ -91,6 +93,7 @@ class SongRequest:
     grid: list[float] | None = None
     attempts: int = 0
     memory_bytes: int | None = None
+    fade_out: float | None = None
     schema: int = SCHEMA
 
 
@@ -215,6 +218,28 @@ class SongQuestion:
     edit_source: str | None = None
     edit_spans: list[list[float]] = field(default_factory=list)
     window: float | None = None
+    lines: bool = False  # to be told of each
+    model_hash: str | None = None  # of the files that a song which this one repeats was made with
+
+
+@dataclass(frozen=True, slots=True)
+class SungLine:
+    """A line of lyrics as the model would sing it; see diffrhythm.lyrics.Fit.
+
+    number: of the line in its file. at_s: its time. frame: None if it is not sung. late, takes, has, lost:
+    frames. sounds: its phones.
+    """
+
+    number: int
+    at_s: float
+    text: str
+    frame: int | None
+    late: int
+    takes: int
+    has: int
+    lost: int
+    sounds: list[str]
+    per_s: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,7 +248,8 @@ class SongAnswer:
 
     grid: points of the steps where the model was tuned, None for the sampler's own. model_hash: of the
     bundle's files. choice: why these steps and guidance, in words for people. private_bytes, mapped_bytes:
-    memory that the song will have for itself, and its model's files, which all songs of it share.
+    memory that the song will have for itself, and its model's files, which all songs of it share. lines: of
+    its lyrics, where they were asked for.
     """
 
     song: str
@@ -240,6 +266,7 @@ class SongAnswer:
     choice: str = ""
     private_bytes: int = 0
     mapped_bytes: int = 0
+    lines: list[SungLine] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,6 +42,7 @@ class Song:
     path, line: the job file and the song's line in it; None and 0 for a song given by options.
     model: a model's name, or the absolute path of a bundle.
     lyrics: the text in LRC, None for an instrumental. lyrics_source: see `lyrics_start`.
+    model_hash: of the model's files that an earlier song was made with, where this one shall be as that.
     steps, cfg, sampler: None where the preset shall choose. stall_s, threads, memory_bytes: None where
     the program shall choose.
     """
@@ -81,6 +82,8 @@ class Song:
     edit_source: Path | None = None
     edit_spans: tuple[tuple[float, float], ...] = ()
     window: float | None = None
+    fade_out: float | None = None
+    model_hash: str | None = None
 
     @property
     def id(self) -> str:
@@ -292,6 +295,7 @@ def _takes(source: _Source, at: KeyPath, job: str, model: str, layers: Sequence[
         edit_source=Path(spec.edit.source) if spec.edit else None,
         edit_spans=tuple((start, end) for start, end in spec.edit.spans) if spec.edit else (),
         window=spec.window,
+        fade_out=spec.fade_out,
     )
     return [_take(first, number) for number in range(1, spec.takes + 1)]
 

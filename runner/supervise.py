@@ -399,6 +399,7 @@ def _ask(
         format=song.format,
         bits=song.bits,
         loudness=song.loudness,
+        fade_out=song.fade_out,
         density=plan.density,
         precision=plan.precision,
         threads=plan.threads,

@@ -36,11 +36,13 @@ from runner.messages import (
     Cause,
     Check,
     Examination,
+    Format,
     ModelFacts,
     Outcome,
     SongAnswer,
     SongQuestion,
     SongRequest,
+    SungLine,
 )
 from runner.meter import Meter, Steps
 from runner.models import MOVED, Answer, Model, Question
@@ -49,6 +51,7 @@ from runner.models import write as write_paper
 from runner.songfolder import Attempt, SongFolder
 
 if TYPE_CHECKING:
+    from diffrhythm.audio import Audio
     from diffrhythm.bundle import Bundle
     from diffrhythm.config import ModelConfig
     from diffrhythm.editing import Edit
@@ -124,7 +127,7 @@ def _answer(question: SongQuestion) -> SongAnswer:
     return SongAnswer(
         question.song,
         problems=[],
-        warnings=list(plan.warnings),
+        warnings=[*_changed(question, model), *plan.warnings],
         duration=plan.duration,
         **run,
         grid=None if points is None else list(points),
@@ -134,7 +137,35 @@ def _answer(question: SongQuestion) -> SongAnswer:
         choice=_choice(question, chosen, run) + (" on a grid tuned to the model" if points else ""),
         private_bytes=private,
         mapped_bytes=mapped,
+        lines=_lines(plan) if question.lines else [],
     )
+
+
+def _lines(plan: Plan) -> list[SungLine]:
+    from diffrhythm.lyrics import fits
+
+    return [
+        SungLine(
+            number=fit.line.number,
+            at_s=fit.line.seconds,
+            text=fit.line.text,
+            frame=fit.frame,
+            late=fit.late,
+            takes=fit.takes,
+            has=fit.has,
+            lost=fit.lost,
+            sounds=list(fit.sounds),
+            per_s=round(fit.per_s, 2) if math.isfinite(fit.per_s) else None,
+        )
+        for fit in fits(plan.lyrics, plan.alignment)
+    ]
+
+
+def _changed(question: SongQuestion, model: Bundle) -> list[str]:
+    """A warning where the song is to be as one that was made with other files of its model."""
+    if question.model_hash in (None, model.hash):
+        return []
+    return [f"{model.name}: its files have changed since the first one was made; this will be another song"]
 
 
 def _memory(
@@ -345,10 +376,14 @@ def _write(
     from diffrhythm import audio
 
     began = time.monotonic()
-    sound = song.audio if request.loudness is None else audio.to_loudness(song.audio, request.loudness)
+    sound = audio.fade_out(song.audio, request.fade_out or 0.0)  # loudness is of what will be heard
+    if request.loudness is not None:
+        sound = audio.to_loudness(sound, request.loudness)
     file = attempt.audio(request.format)
+    job, _, name = request.song.partition("/")
     tags = audio.Tags(
-        title=request.song.rpartition("/")[2],
+        title=_title(request, name),
+        album=job,
         style=request.style or Path(request.style_audio or "").name,
         seed=request.seed,
         model=model.name,
@@ -367,7 +402,8 @@ def _write(
         "windows": [asdict(window) for window in song.windows],
         "passes": song.passes,
         "phases": {phase: round(took, 3) for phase, took in seconds.items()},
-        "checks": asdict(audio.check(sound)),
+        "sound_sha256": audio.digest(sound),
+        "checks": _checks(file, sound, request.format),
         "latent_std": round(song.latent_std, 4),
         "warnings": list(song.warnings),
         "precision": song.precision,
@@ -375,6 +411,23 @@ def _write(
         "versions": {name: version(name) for name in ("torch", "numpy", "diffrhythm-runner")},
     }
     return Outcome(request.attempt, None, "made", t=1.0, song=made)
+
+
+def _title(request: SongRequest, name: str) -> str:
+    """The title in the lyrics, with what tells a take from the others; else the song's name."""
+    from diffrhythm.lyrics import parse_lrc
+
+    if request.lyrics is None or request.lyrics_compat == "published":
+        return name
+    title, take = parse_lrc(request.lyrics).title, name.partition(".")[2]
+    return f"{title} ({take})" if title and take else title or name
+
+
+def _checks(file: Path, sound: Audio, format: Format) -> dict[str, Any]:
+    """What a player finds in the file: mp3 and ogg give back other samples than they were given."""
+    from diffrhythm import audio
+
+    return asdict(audio.check(sound if format in ("wav", "flac") else audio.decoded(file)))
 
 
 def _resume(request: SongRequest) -> State | None:

@@ -14,6 +14,9 @@ from diffrhythm.audio import (
     Subtype,
     Tags,
     check,
+    decoded,
+    digest,
+    fade_out,
     loudness,
     mono,
     normalise,
@@ -30,7 +33,7 @@ from diffrhythm.audio import (
 from diffrhythm.errors import AudioError, NotFiniteError, SilenceError
 from diffrhythm.vae_config import SAMPLE_RATE
 
-TAGS = Tags("Harbour Lights", "pop, warm piano", 7, "demo", demo=True)
+TAGS = Tags("Harbour Lights", "pop, warm piano", 7, "demo", demo=True, album="evening")
 
 
 def tone(seconds: float = 1.0, hertz: float = 440.0, peak: float = 0.5, rate: int = SAMPLE_RATE) -> Audio:
@@ -113,6 +116,36 @@ def test_the_true_peak_lies_between_the_samples() -> None:
     assert true_peak(wave * fade) == pytest.approx(1.0, abs=0.01)
 
 
+@pytest.mark.parametrize("hertz", [997.0, SAMPLE_RATE / 6, SAMPLE_RATE / 4, SAMPLE_RATE / 3])
+def test_a_song_is_never_brought_above_its_true_peak(hertz: float) -> None:
+    song = np.roll(tone(3.0, hertz, 1.0), 1, axis=1) * np.hanning(3 * SAMPLE_RATE).astype(np.float32)
+    assert check(to_loudness(song, -5.0)).true_peak <= -0.999
+
+
+def test_a_song_fades_to_nothing_and_is_left_alone_before_that() -> None:
+    song = np.ones((2, 4 * SAMPLE_RATE), np.float32)
+    faded = fade_out(song, 1.0)
+    assert (faded[:, : 3 * SAMPLE_RATE] == 1).all()
+    assert (np.diff(faded[0, 3 * SAMPLE_RATE :]) <= 0).all()
+    assert faded[0, 3 * SAMPLE_RATE + SAMPLE_RATE // 2] == pytest.approx(0.5, abs=1e-3)
+    assert (faded[:, -1] == 0).all()
+    assert (song == 1).all()
+
+
+def test_no_more_than_half_of_a_song_fades() -> None:
+    faded = fade_out(np.ones((2, 1000), np.float32), 30.0)
+    assert (faded[:, :500] == 1).all()
+    assert faded[0, 500] < 1
+    assert fade_out(np.ones((2, 1), np.float32), 30.0).all()
+
+
+def test_a_digest_is_of_the_samples_alone() -> None:
+    song = tone()
+    assert digest(song) == digest(np.asfortranarray(song))
+    song[1, 7] += 1e-6
+    assert digest(song) != digest(tone())
+
+
 def test_int16_truncates_towards_zero() -> None:
     audio = np.array([[0.99999, -0.99999, 2.0, -2.0]], np.float32)
     assert to_int16(audio).tolist() == [[32766, -32766, 32767, -32767]]
@@ -138,17 +171,31 @@ def test_a_written_song_has_its_exact_length_its_tags_and_its_sound(tmp_path: Pa
     assert verify(path, 1.2345) == song.shape[1] / SAMPLE_RATE
     assert np.sqrt(np.mean((read(path) - song) ** 2)) < 0.01
     with soundfile.SoundFile(path) as file:
-        assert (file.title, file.genre) == (TAGS.title, TAGS.style)
-        assert file.comment == "seed 7, model demo, made by the demo model"
+        assert (file.title, file.genre, file.album) == (TAGS.title, TAGS.style, TAGS.album)
+        assert file.artist == "DiffRhythm (AI)"
+        assert file.comment == "made by AI: seed 7, model demo, made by the demo model"
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
 
 
 @pytest.mark.parametrize("format", FORMATS)
-def test_no_format_carries_a_tag_it_would_garble(tmp_path: Path, format: Format) -> None:
+def test_no_format_garbles_a_tag(tmp_path: Path, format: Format) -> None:
     path = tmp_path / f"song.{format}"
-    write(path, tone(), format, tags=Tags("海の光\0\n", "x" * 5000, 7, "demo", demo=False))
+    write(path, tone(), format, tags=Tags("海の光 𝄞\0\n", "é" * 5000, 7, "half \udcff", demo=False))
     with soundfile.SoundFile(path) as file:
-        assert file.title == ("" if format == "mp3" else "海の光")
+        assert file.title == "海の光 𝄞"
+        assert file.genre == "é" * 500
+        assert file.comment == "made by AI: seed 7, model half ?"
+    assert verify(path, 1.0) == 1
+
+
+def test_what_is_heard_of_a_lossy_file_is_nearly_what_was_written(tmp_path: Path) -> None:
+    for format in FORMATS:
+        write(tmp_path / f"song.{format}", tone(3.0), format)
+        heard = check(decoded(tmp_path / f"song.{format}"))
+        assert heard.true_peak == pytest.approx(20 * np.log10(0.5), abs=0.3)
+    (tmp_path / "song.ogg").write_bytes(b"OggS")
+    with pytest.raises(AudioError, match=str(tmp_path)):
+        decoded(tmp_path / "song.ogg")
 
 
 @pytest.mark.parametrize(("subtype", "error"), [("PCM_16", 5e-5), ("PCM_24", 2e-7), ("FLOAT", 0)])

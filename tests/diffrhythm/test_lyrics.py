@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from diffrhythm.errors import LyricsError
-from diffrhythm.lyrics import LARGEST_FILE, Line, align, held, parse_lrc
+from diffrhythm.lyrics import LARGEST_FILE, Fit, Line, align, fits, held, parse_lrc
 from diffrhythm.phonemes import Inventory
 from diffrhythm.phonemes.inventory import is_vowel
 
@@ -192,6 +192,30 @@ def test_a_line_past_the_end_and_a_line_cut_by_it_are_named() -> None:
     assert np.count_nonzero(alignment.ids) == 6
     assert "lyrics.lrc:1: cut by the end" in alignment.warnings[0]
     assert "lyrics.lrc:2: not sung" in alignment.warnings[1]
+
+
+def test_a_line_has_the_time_up_to_the_next_one_that_is_sung_or_the_songs_end() -> None:
+    lines = [Line(1.0, "hi", 1), Line(1.2, "!!!", 2), Line(2.0, "hi", 3), Line(9.0, "hi", 4)]
+    one, two, three, four = fits(lines, align(lines, DEMO, frames=60))
+    assert one == Fit(lines[0], frame=21, sounds=("h", "aɪ"), takes=3, has=43 - 21)
+    assert one.per_s == pytest.approx(2 / (22 * 2048 / 44100))
+    assert (two, four) == (Fit(lines[1]), Fit(lines[3]))
+    assert (three.frame, three.has, three.lost) == (43, 60 - 43, 0)
+    assert fits(lines[:0], align([], DEMO, frames=60)) == []
+
+
+def test_a_dense_line_makes_the_next_one_late_and_the_end_cuts_the_last() -> None:
+    lines = [Line(0.0, "hi", 1), Line(0.1, "hi", 2)]
+    dense, late = fits(lines, align(lines, DEMO, frames=5))
+    assert (dense.takes, dense.has, dense.late, dense.lost) == (3, 2, 0, 0)
+    assert (late.frame, late.takes, late.has, late.late, late.lost) == (3, 3, 3, 1, 1)
+
+
+def test_a_held_phone_counts_once() -> None:
+    lines = [Line(0.0, "la la", 1)]
+    (fit,) = fits(lines, align(lines, DEMO, frames=60, syllable_frames=6))
+    assert fit.sounds == ("l", "æ", "l", "æ")
+    assert fit.takes == 1 + 6 + 12 + 1
 
 
 def test_a_line_at_or_after_max_secs_is_left_out_and_named() -> None:

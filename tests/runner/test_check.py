@@ -114,6 +114,28 @@ def test_answers_come_in_order_with_everything_decided() -> None:
     assert plain.model_hash == asked.model_hash
 
 
+def test_a_song_to_be_made_again_by_a_model_that_has_changed_is_warned_of_it() -> None:
+    same, other = check(
+        [song(name="same", model_hash=bundle.load("demo").hash), song(name="other", model_hash="0" * 64)]
+    )
+    assert same.warnings == []
+    assert other.warnings == [
+        "demo: its files have changed since the first one was made; this will be another song"
+    ]
+
+
+def test_lines_are_told_where_they_are_asked_for() -> None:
+    (answer,) = check([song(lyrics="[00:00.00]low tide\n[00:03.99]high\n[00:05.00]no\n")], lines=True)
+    assert [(line.number, line.text, line.frame) for line in answer.lines] == [
+        (1, "low tide", 0),
+        (2, "high", 85),
+        (3, "no", None),
+    ]
+    assert (answer.lines[0].has, answer.lines[0].sounds) == (85, ["l", "oʊ", "t", "aɪ", "d"])
+    assert answer.lines[1].lost > 0
+    assert check([song()])[0].lines == []
+
+
 # ---------------------------------------------------------------- children that go wrong
 
 

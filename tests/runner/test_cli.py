@@ -228,12 +228,38 @@ def test_logs_are_data(night: Night) -> None:
     assert "Traceback" not in said.out + said.err
 
 
+def test_a_song_made_again_is_the_same_sound_and_leaves_the_first_alone(night: Night) -> None:
+    first = night.outputs.song("my songs/one")
+    before = first.manifest.read_bytes()
+    said = runner("again", "one", "--out", night.outputs.folder)
+    assert said.exit_code == 0, said.err
+    assert said.out == "my songs/one.again: the same sound as my songs/one, sample for sample\n"
+    assert first.manifest.read_bytes() == before
+    assert runner("batch", night.file, "--out", night.outputs.folder, "--quiet") == Said(0, "", "")
+    again = runner("again", "one", "--out", night.outputs.folder)  # is there, so it is only compared
+    assert again.out == said.out
+    assert len(night.outputs.song("my songs/one.again").attempts()) == 1
+
+
 def test_check_says_how_each_song_would_be_made_and_makes_nothing(night: Night, tmp_path: Path) -> None:
     said, modules = runner_and_modules(tmp_path, "check", night.file)
     assert said.exit_code == 0
     assert said.out.startswith("my songs/one: 2 s, 4 steps, guidance 3 (")
     assert no_model_in(modules)
     assert [path.name for path in tmp_path.iterdir()] == ["loaded"]
+
+
+def test_check_shows_the_lines_that_are_too_dense_or_all_or_all_to_programs(tmp_path: Path) -> None:
+    lyrics = "[00:00.00]low tide\\n[00:00.10]high tide\\n[00:03.00]no tide\\n"
+    file = tmp_path / "night.yaml"
+    file.write_text(f'model: demo\nsongs:\n  - {{name: a, style: pop, duration: 9, lyrics: "{lyrics}"}}\n')
+    said = runner("check", file)
+    assert [line.split()[0] for line in said.out.splitlines()] == ["night/a:", "line", "3"]
+    assert "too dense +" in said.out
+    assert "late, the line before it" in said.err
+    assert len(runner("check", file, "--lines").out.splitlines()) == 5
+    told = json.loads(runner("check", file, "--json").out)
+    assert [line["text"] for line in told["songs"][0]["lines"]] == ["low tide", "high tide", "no tide"]
 
 
 def no_model_in(modules: set[str]) -> bool:

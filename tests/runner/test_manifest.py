@@ -10,7 +10,7 @@ from folders import REQUEST
 
 from runner import manifest
 from runner.files import write_json
-from runner.messages import Outcome, SongAnswer
+from runner.messages import Outcome, SongAnswer, SungLine
 from runner.songfolder import SongFolder
 from runner.spec import Song
 from tests.faults import batches
@@ -31,6 +31,7 @@ ASKED_OF_SONG: dict[str, Any] = {
     "bits": 24,
     "loudness": -14.0,
     "window": 5.0,  # shorter than the song
+    "fade_out": 3.0,
 }
 NOT_ASKED_OF_SONG: dict[str, Any] = {
     "job": "other",
@@ -39,6 +40,7 @@ NOT_ASKED_OF_SONG: dict[str, Any] = {
     "line": 99,
     "model": "/the/same/bundle/elsewhere",  # its hash counts
     "lyrics_source": "other.lrc",
+    "model_hash": "1",  # what was expected; the answer's counts
     "duration": None,  # the answer's counts, as do its steps, guidance and sampler
     "preset": "high",
     "steps": 99,
@@ -72,6 +74,7 @@ NOT_ASKED_OF_ANSWER: dict[str, Any] = {
     "choice": "in other words",
     "private_bytes": 9,
     "mapped_bytes": 9,
+    "lines": [SungLine(1, 0.0, "a", 0, 0, 1, 1, 0, ["a"], None)],
 }
 PRINT = manifest.fingerprint(JOB.song, JOB.answer)
 

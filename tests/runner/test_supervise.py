@@ -218,6 +218,11 @@ def test_a_song_that_shall_not_resume_begins_afresh_on_its_first_attempt(song: S
     assert newest_request(song).checkpoint is None
 
 
+def test_a_song_is_told_how_it_shall_end(song: SongFolder) -> None:
+    make(song, replace(JOB, song=replace(JOB.song, fade_out=4.0)))
+    assert newest_request(song).fade_out == 4.0
+
+
 def test_force_forgets_attempts_and_seed(song: SongFolder) -> None:
     made_attempt(song)
     unseeded = replace(JOB, song=replace(JOB.song, seed=None))

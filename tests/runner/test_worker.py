@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ import soundfile
 import torch
 from folders import REQUEST
 
-from diffrhythm import bundle, grids, sampling
+from diffrhythm import audio, bundle, grids, sampling
 from diffrhythm.errors import BundleError, LyricsError
 from runner import heartbeat, worker
 from runner.files import read_message, write_message
@@ -110,6 +110,13 @@ def sung(whole: Sung, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Sun
         "half": {"checkpoint": half},
         "half, 24 bits": {"checkpoint": half, "bits": 24},
         "half, 32 bits": {"checkpoint": half, "bits": 32},
+        "half, faded": {
+            "checkpoint": half,
+            "fade_out": 1.0,
+            "loudness": -14.0,
+            "format": "mp3",
+            "lyrics": "[ti:海の光]\n[00:00.00]low tide\n",
+        },
         "half, thinner": {"checkpoint": half, "density": 4},
         "a slow decoder": {
             "steps": 16,
@@ -255,6 +262,32 @@ def test_a_sample_has_the_bits_that_were_asked_for(sung: dict[str, Sung]) -> Non
         for name in ("half", "half, 24 bits", "half, 32 bits")
     }
     assert list(kinds.values()) == ["PCM_16", "PCM_24", "FLOAT"]
+
+
+def test_a_sound_has_one_digest_whatever_file_it_is_put_in(sung: dict[str, Sung]) -> None:
+    digests = [sung[name].outcome.song["sound_sha256"] for name in ("half", "half, 24 bits", "half, faded")]
+    assert digests[0] == digests[1] != digests[2]
+
+
+def test_a_song_fades_before_its_loudness_is_set_and_is_measured_as_it_lies_on_the_disk(
+    sung: dict[str, Sung],
+) -> None:
+    made, file = sung["half, faded"], sung["half, faded"].attempt.audio("mp3")
+    heard = audio.decoded(file)
+    assert np.abs(heard[:, -2000:]).max() < 0.02 * np.abs(heard).max()
+    assert made.outcome.song["checks"] == asdict(audio.check(heard))
+    loudness = made.outcome.song["checks"]["loudness"]
+    assert loudness == pytest.approx(-14.0, abs=0.2) or made.outcome.song["checks"]["true_peak"] > -1.3
+
+
+def test_a_file_is_called_as_its_lyrics_are_else_as_its_song(sung: dict[str, Sung]) -> None:
+    titles = {}
+    for name, extension in (("half, faded", "mp3"), ("half", "wav")):
+        with soundfile.SoundFile(sung[name].attempt.audio(extension)) as file:
+            titles[name] = (file.title, file.album)
+    assert titles == {"half, faded": ("海の光", "night"), "half": ("rain", "night")}
+    named = request(lyrics="[ti:海の光]\n[00:00.00]low tide\n", song="night/rain.2")
+    assert worker._title(named, "rain.2") == "海の光 (2)"
 
 
 def test_with_fewer_steps_only_what_remains_is_thinned(sung: dict[str, Sung]) -> None:
