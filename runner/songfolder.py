@@ -49,6 +49,11 @@ class Attempt:
     def outcome(self) -> Path:
         return self.folder / "outcome.json"
 
+    @property
+    def spectrogram(self) -> Path:
+        """A picture of the sound. It stays here: of a song that is made anew, it is the old one's."""
+        return self.folder / "spectrogram.png"
+
     def audio(self, extension: str) -> Path:
         """The finished sound, until the parent gives it its final name."""
         return self.folder / f"song.{extension}"

@@ -226,7 +226,20 @@ def sing(paper: Path) -> int:
     except OSError as error:
         _log_traceback()
         return EXIT_NO_ROOM if error.errno in _NO_DISK else 1
+    if outcome.cause is None:
+        _draw(attempt, request)
     return EXIT.get(outcome.cause, 1)
+
+
+def _draw(attempt: Attempt, request: SongRequest) -> None:
+    """A picture of the sound, once its outcome is written: nothing that happens here costs the song."""
+    from diffrhythm import audio, files, pictures
+
+    try:
+        sound = audio.read(attempt.audio(request.format))
+        files.replace(attempt.spectrogram, pictures.spectrogram(sound))
+    except Exception:  # noqa: BLE001 — a song without its picture is a song
+        _log_traceback()
 
 
 def _attempt(request: SongRequest, attempt: Attempt, folder: SongFolder, began: float) -> Outcome:
@@ -340,7 +353,7 @@ def _write(
     decoder: foresight.Decoder | None,
 ) -> Outcome:
     """Put the song beside its request, at its loudness and with its tags."""
-    from diffrhythm import audio
+    from diffrhythm import audio, pictures
 
     began = time.monotonic()
     sound = song.audio if request.loudness is None else audio.to_loudness(song.audio, request.loudness)
@@ -368,11 +381,22 @@ def _write(
         "checks": asdict(audio.check(sound)),
         "latent_std": round(song.latent_std, 4),
         "warnings": list(song.warnings),
+        "lines": _lines(request, song.duration),
+        "outline": pictures.outline(sound),
         "precision": song.precision,
         "decoder": None if decoder is None else asdict(decoder),
         "versions": {name: version(name) for name in ("torch", "numpy", "diffrhythm-runner")},
     }
     return Outcome(request.attempt, None, "made", t=1.0, song=made)
+
+
+def _lines(request: SongRequest, duration: float) -> list[dict[str, float | str]]:
+    """The lines that are sung and when, for those who read along."""
+    from diffrhythm.lyrics import parse_lrc
+
+    published = request.lyrics_compat == "published"
+    lines = parse_lrc(request.lyrics or "", source=request.lyrics_source, published=published)
+    return [{"start": line.seconds, "text": line.text} for line in lines if line.seconds < duration]
 
 
 def _resume(request: SongRequest) -> State | None:
