@@ -191,6 +191,18 @@ def status(
     raise typer.Exit(show(Outputs(out), json=json, watch=watch, song=song))
 
 
+@app.command(epilog="Example: runner report --open")
+def report(
+    out: Out = Path("outputs"),
+    open: Annotated[bool, typer.Option("--open", help="Show it in a browser.")] = False,
+) -> None:
+    """Write the page of all songs, with players: report.html beside them. A batch does so at its end."""
+    from runner.report import show
+    from runner.songfolder import Outputs
+
+    raise typer.Exit(show(Outputs(out), open_it=open))
+
+
 @app.command(epilog="Example: runner logs harbour-lights -f")
 def logs(
     song: SongName,
@@ -345,7 +357,7 @@ def _top(
 
 
 def _make(songs: list[Song], out: Path, options: Any, *, quiet: bool) -> None:
-    from runner import manifest, view
+    from runner import manifest, report, view
     from runner.batch import run
     from runner.check import check as ask
     from runner.songfolder import Outputs
@@ -368,8 +380,10 @@ def _make(songs: list[Song], out: Path, options: Any, *, quiet: bool) -> None:
     with view.live(outputs, quiet=quiet) as show:
         ended = run(jobs, outputs, options, show=show)
     exit_code = ended.exit_code(strict=options.strict)
+    page = report.at_end(outputs)
     if not quiet or exit_code:
         view.summary(outputs)
+        typer.echo(page, err=True)
     if ended.problem:
         typer.echo(ended.problem, err=True)
     raise typer.Exit(exit_code)

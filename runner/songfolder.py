@@ -163,10 +163,16 @@ class Outputs:
     def batch(self) -> Path:
         return self.folder / "batch.json"
 
+    @property
+    def report(self) -> Path:
+        """The page that tells of all songs here."""
+        return self.folder / "report.html"
+
     def clean(self) -> None:
         """Remove what a killed parent left half-written. For who holds the lock."""
-        for path in self.folder.glob(f".{self.batch.name}.*.tmp"):
-            path.unlink(missing_ok=True)
+        for name in (self.batch.name, self.report.name):
+            for path in self.folder.glob(f".{name}.*.tmp"):
+                path.unlink(missing_ok=True)
 
     @property
     def lock(self) -> Path:

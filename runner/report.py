@@ -1,0 +1,680 @@
+"""The morning's page: one HTML file beside the songs, told from the files alone and heard without a network.
+
+status.look ─┐
+song.json    ├─ gather ─▶ Page ─ render ─▶ outputs/report.html
+attempts/N   ┘
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+import webbrowser
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any, TypeGuard
+from urllib.parse import quote
+
+from runner import charts, status
+from runner.charts import Axis, Made, Memory, Segment, Spark
+from runner.curve import MOST_POINTS, Point
+from runner.errors import ForeignFileError, OutputError, RunnerError
+from runner.files import opened, read_json, read_message, write_bytes
+from runner.messages import Cause, Outcome, SongState
+from runner.songfolder import Attempt, Outputs, SongFolder
+from runner.status import Row, Survey
+
+TEMPLATES = Path(__file__).with_name("templates")
+# Songs with pictures and lyrics, the newest first; a page of all of a year's would open no more on a phone.
+MOST_TRACKS = 60
+MOST_BRIEFS = 1000
+MOST_TROUBLES = 60
+MOST_LINES = 400
+MOST_ATTEMPTS = 20
+_LONGEST_TEXT = 600
+# A step log has about 250 bytes a step.
+_STEPS_BYTES = 2**20
+
+_AGAIN = " Then run the same command again."
+CURES: dict[Cause, str] = {
+    "timeout": f"Give it longer (timeout: in the job file) or ask for less (preset: draft).{_AGAIN}",
+    "stalled": "Run the same command again. If it hangs at the same place, its log says where.",
+    "swap-thrash": "Close other programs, make fewer songs at once (--workers 1), or take precision: int8.",
+    "memory-ceiling": "Raise memory: in the job file if the machine has more, else take precision: int8 or a "
+    "shorter duration.",
+    "out-of-memory": "Close other programs, make fewer songs at once (--workers 1), or take precision: int8.",
+    "numbers": "Try precision: fp32, then another seed.",
+    "crash": "Run the same command again. If it crashes at the same place, its log shows why.",
+    "no-disk": "Make room on the disk, then run the same command again.",
+    "bad-input": "Mend what the message names, then run the same command again.",
+    "no-bundle": "`runner models verify` says what the model lacks.",
+    "interrupted": "Run the same command again: it goes on where it was.",
+    "lost": "Run the same command again: it goes on where it was.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    start: float
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Track:
+    """One song that can be heard. anchor: its place in the page. Every href is relative, and may be ""."""
+
+    anchor: str
+    name: str
+    take: int | None
+    state: SongState
+    note: str
+    style: str
+    seconds: float
+    sound: str
+    outline: str
+    spectrogram: str
+    seed: str
+    demo: bool
+    lines: tuple[Line, ...]
+    facts: tuple[tuple[str, str], ...]
+    attempts: tuple[tuple[str, str], ...]
+    warnings: tuple[str, ...]
+    files: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A song with its takes, side by side; lines: those that all of them sing."""
+
+    name: str
+    style: str
+    tracks: tuple[Track, ...]
+    lines: tuple[Line, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """A song that is not as asked: what happened, the readings behind it, what to change."""
+
+    name: str
+    state: SongState
+    reason: str
+    attempts: tuple[tuple[str, str], ...]
+    sparks: tuple[Spark, ...]
+    cure: str
+    anchor: str
+    files: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Brief:
+    """A song of which one line is told."""
+
+    name: str
+    state: SongState
+    words: str
+    sound: str
+
+
+@dataclass(frozen=True, slots=True)
+class Timeline:
+    ticks: tuple[tuple[float, str], ...]
+    rows: tuple[tuple[str, tuple[Segment, ...]], ...]
+    memory: Memory | None
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """All that the template shows; texts as they came, which the template escapes.
+
+    fresh: made in the newest batch; older: those of it that were made before, and of earlier batches.
+    embedded: sounds are in the page itself. left_out: how many more songs there are.
+    """
+
+    title: str
+    when: str
+    counts: str
+    running: tuple[Brief, ...] = ()
+    troubles: tuple[Trouble, ...] = ()
+    fresh: tuple[Piece, ...] = ()
+    older: tuple[Piece, ...] = ()
+    briefs: tuple[Brief, ...] = ()
+    left_out: int = 0
+    timeline: Timeline | None = None
+    machine: tuple[tuple[str, str], ...] = ()
+    problems: tuple[str, ...] = ()
+    written: str = ""
+    embedded: bool = False
+
+
+def show(outputs: Outputs, *, open_it: bool = False) -> int:
+    """Write the page and print its path; 1 where there is nothing to tell of.
+
+    Raises OutputError where it cannot be written.
+    """
+    survey = status.look(outputs)
+    if survey.batch is None and not survey.rows and not survey.problems:
+        print(f"{outputs.folder}: nothing here yet; `runner batch` makes songs", file=sys.stderr)
+        return 1
+    path = write(outputs, survey)
+    print(path)
+    if open_it and not opens(path):
+        print(f"{path}: no browser could be started; open the file yourself", file=sys.stderr)
+    return 0
+
+
+def write(outputs: Outputs, survey: Survey | None = None) -> Path:
+    """Write outputs/report.html, whole or not at all; its path. Raises OutputError where that fails."""
+    page = gather(outputs, survey or status.look(outputs))
+    try:
+        write_bytes(outputs.report, render(page).encode(errors="replace"), durable=False)
+    except OSError as error:
+        raise OutputError(
+            f"no report: {error.strerror}: {outputs.report}; make room, then `runner report`"
+        ) from error
+    return outputs.report
+
+
+def at_end(outputs: Outputs) -> str:
+    """Write the page at the end of a batch; a line that says where it is, or why there is none.
+
+    What goes wrong here changes nothing of the batch.
+    """
+    try:
+        return f"report: {write(outputs)}"
+    except RunnerError as error:
+        return str(error)
+    except Exception as error:  # noqa: BLE001 — songs that are made stay made, whatever a page about them meets
+        return f"no report: a defect of the runner ({type(error).__name__}: {error}): please report it"
+
+
+def opens(path: Path) -> bool:
+    """Show the page in a browser, on WSL in Windows's; whether one could be started."""
+    from runner.machine import wsl_of
+
+    if wsl_of(os.uname().release):
+        return _opens_in_windows(path)
+    with suppress(webbrowser.Error, OSError):
+        return webbrowser.open(path.resolve().as_uri())
+    return False
+
+
+def _opens_in_windows(path: Path) -> bool:
+    viewer, converter = shutil.which("wslview"), shutil.which("wslpath")
+    with suppress(OSError, subprocess.SubprocessError):
+        if viewer:
+            return subprocess.run([viewer, str(path)], check=False, timeout=30).returncode == 0
+        explorer = shutil.which("explorer.exe")
+        if explorer and converter:
+            command = [converter, "-w", str(path.resolve())]
+            name = subprocess.run(
+                command, check=True, timeout=30, capture_output=True, text=True
+            ).stdout.strip()
+            subprocess.run([explorer, name], check=False, timeout=30)  # it ends with 1 whatever happens
+            return True
+    return False
+
+
+# ---------------------------------------------------------------- files → page
+
+
+@dataclass(frozen=True, slots=True)
+class _Song:
+    """A row with what its folder tells besides. made: song.json, {} without one."""
+
+    row: Row
+    folder: SongFolder
+    made: dict[str, Any] = field(default_factory=dict)
+    finished: float = 0.0
+
+    @property
+    def sound(self) -> Path | None:
+        if self.row.file is None:
+            return None
+        path = self.folder.folder / Path(self.row.file).name
+        return path if path.is_file() else None
+
+
+def gather(outputs: Outputs, survey: Survey) -> Page:
+    """What the page tells. Files that cannot be read or are no song's are told of, and do no harm."""
+    from runner.words import counts, labels
+
+    names = labels(survey.rows)
+    songs = [_song(outputs, row) for row in survey.rows]
+    began = survey.batch.started_wall if survey.batch else 0.0
+    own = [song for song in songs if not song.row.earlier]
+    heard = [song for song in songs if song.sound is not None]
+    fresh = [song for song in own if song.sound is not None and song.finished >= began - 1]
+    others = sorted(
+        (song for song in heard if song not in fresh), key=lambda song: (song.row.earlier, -song.finished)
+    )
+    room = max(0, MOST_TRACKS - len(fresh))
+    # Beside a night's own songs only those of the same jobs are worth a picture.
+    older = [song for song in others[:room] if not song.row.earlier or not own]
+    briefs = [*fresh[MOST_TRACKS:], *(song for song in others if song not in older)]
+    fresh = fresh[:MOST_TRACKS]
+    anchors = {song.row.song: f"song-{index}" for index, song in enumerate([*fresh, *older])}
+    trouble = [
+        song for song in (own or songs) if song.row.state in ("failed", "interrupted", "left", "degraded")
+    ]
+    return Page(
+        title=_title(own or songs),
+        when=_when(survey),
+        counts=", ".join(counts([song.row for song in own or songs])),
+        running=tuple(_brief(song, names) for song in own if song.row.state in ("running", "queued")),
+        troubles=tuple(_troubles(trouble, names, anchors)),
+        fresh=_pieces(fresh, names, anchors),
+        older=_pieces(older, names, anchors),
+        briefs=tuple(_brief(song, names) for song in briefs[:MOST_BRIEFS]),
+        left_out=len(briefs[MOST_BRIEFS:]) + len(trouble[MOST_TROUBLES:]),
+        timeline=_timeline([*fresh, *(song for song in own if song not in heard)], names, survey),
+        machine=_machine(next(iter(fresh or others), None)),
+        problems=tuple(map(clean, survey.problems[:50])),
+        written=_clock(survey.taken_wall),
+    )
+
+
+def _song(outputs: Outputs, row: Row) -> _Song:
+    folder = outputs.song(row.song)
+    made: dict[str, Any] = {}
+    if row.file is not None:
+        with suppress(OSError, ForeignFileError):
+            made = read_json(folder.manifest)
+    finished = 0.0
+    with suppress(ValueError, OverflowError):
+        finished = datetime.fromisoformat(_text(made, "finished")).timestamp()
+    return _Song(row, folder, made, finished)
+
+
+def _title(songs: Sequence[_Song]) -> str:
+    there, all = sum(song.sound is not None for song in songs), len(songs)
+    if not all:
+        return "No songs yet"
+    if there < all:
+        return f"{there} of {all} songs {'is' if there == 1 else 'are'} there"
+    return "The song is there" if all == 1 else f"All {all} songs are there"
+
+
+def _when(survey: Survey) -> str:
+    from runner.words import span
+
+    batch = survey.batch
+    if batch is None:
+        return ""
+    day, began = _clock(batch.started_wall), _clock(batch.started_wall, "%H:%M")
+    if batch.finished_wall is not None:
+        length = span(batch.finished_wall - batch.started_wall)
+        return f"{day}, {began} to {_clock(batch.finished_wall, '%H:%M')}, {length}"
+    return f"{day}, since {began}" + ("" if survey.parent_alive else "; the batch died without a word")
+
+
+def _clock(wall: float, form: str = "%A %-d %B %Y") -> str:
+    """A time as people write it; of a damaged file's, of no year that a clock shows, "?"."""
+    try:
+        return time.strftime(form, time.localtime(wall))
+    except (OverflowError, OSError, ValueError):
+        return "?"
+
+
+def _brief(song: _Song, names: dict[str, str]) -> Brief:
+    from runner.words import remark, span, state_words
+
+    row = song.row
+    if song.sound is None:
+        return Brief(names[row.song], row.state, clean(f"{state_words(row)} {remark(row)}"), "")
+    words = [
+        _clock(song.finished, "%-d %b %Y") if song.finished else "",
+        span(_number(song.made, "duration")),
+        row.note if row.state == "degraded" else "",
+    ]
+    return Brief(names[row.song], row.state, clean(", ".join(filter(None, words))), _href(song, song.sound))
+
+
+# ---------------------------------------------------------------- what needs a look
+
+
+def _troubles(songs: Sequence[_Song], names: dict[str, str], anchors: dict[str, str]) -> Iterator[Trouble]:
+    """What failed first, then what is not finished, then what is less than was asked."""
+    order: list[SongState] = ["failed", "interrupted", "left", "degraded"]
+    for song in sorted(songs, key=lambda song: order.index(song.row.state))[:MOST_TROUBLES]:
+        row = song.row
+        outcomes = _outcomes(song)
+        why = outcomes[-1] if outcomes else None
+        yield Trouble(
+            name=names[row.song],
+            state=row.state,
+            reason=clean(row.note if row.state in ("degraded", "left") else row.why or row.note),
+            attempts=tuple(_ends(outcomes)),
+            sparks=tuple(charts.sparks(_evidence(why))) if why else (),
+            cure=_cure(row, why),
+            anchor=anchors.get(row.song, ""),
+            files=tuple(_papers(song)),
+        )
+
+
+def _cure(row: Row, why: Outcome | None) -> str:
+    """What to change."""
+    cause = "interrupted" if row.state == "interrupted" else (why.cause if why else None)
+    if row.state == "left":
+        return "Run the same command again: it begins then."
+    if row.state != "degraded":
+        return CURES[cause or "crash"]
+    again = "The same command with --redo-degraded makes it again."
+    return f"{CURES[cause].removesuffix(_AGAIN)} {again}" if cause else again
+
+
+def _outcomes(song: _Song) -> list[Outcome]:
+    """Of the attempts of this making that gave no song, the newest last."""
+    numbers = {end.attempt for end in song.row.ended}
+    found = []
+    for attempt in song.folder.attempts():
+        if attempt.number in numbers:
+            with suppress(OSError, ForeignFileError):
+                found.append(read_message(attempt.outcome, Outcome))
+    return found
+
+
+def _evidence(outcome: Outcome) -> list[dict[str, Any]]:
+    return [sample for sample in outcome.evidence if isinstance(sample, dict)][-120:]
+
+
+def _ends(outcomes: Sequence[Outcome]) -> Iterator[tuple[str, str]]:
+    """Of each attempt, what it tried, and how it ended."""
+    from runner.words import span
+
+    for outcome in outcomes[-MOST_ATTEMPTS:]:
+        tried = f"{outcome.density} steps" if outcome.density else ""
+        reached = f"{100 * outcome.t:.0f} % done" if outcome.t is not None and 0 <= outcome.t <= 1 else ""
+        took = f"after {span(outcome.elapsed_s)}"
+        first = ", ".join(filter(None, (f"attempt {outcome.attempt}", tried, took, reached)))
+        yield first, clean(f"{outcome.cause}: {outcome.message}")
+
+
+# ---------------------------------------------------------------- what can be heard
+
+
+def _pieces(songs: Sequence[_Song], names: dict[str, str], anchors: dict[str, str]) -> tuple[Piece, ...]:
+    """Takes of one song together, where they sing the same; in the order of the songs."""
+    places: dict[tuple[str, str], list[_Song]] = {}
+    for song in songs:
+        base, _ = _take(song.row.song)
+        places.setdefault((base, _text(_request(song), "lyrics")), []).append(song)
+    pieces = []
+    for takes in places.values():
+        takes = sorted(takes, key=lambda song: _take(song.row.song)[1] or 1)
+        tracks = tuple(_track(song, names, anchors, alone=len(takes) == 1) for song in takes)
+        lines = max((track.lines for track in tracks), key=len)
+        name = tracks[0].name if len(tracks) == 1 else _take(names[takes[0].row.song])[0]
+        pieces.append(Piece(name, tracks[0].style, tracks, lines))
+    return tuple(pieces)
+
+
+def _take(id: str) -> tuple[str, int | None]:
+    """night/rain.2 → night/rain, 2."""
+    base, dot, number = id.rpartition(".")
+    is_take = dot and base and number.isascii() and number.isdecimal() and len(number) <= 4
+    return (base, int(number)) if is_take else (id, None)
+
+
+def _track(song: _Song, names: dict[str, str], anchors: dict[str, str], *, alone: bool) -> Track:
+    row, made = song.row, song.made
+    assert song.sound is not None
+    request = _request(song)
+    number = request.get("attempt")
+    picture = (
+        Attempt(song.folder.folder / "attempts" / str(number)).spectrogram
+        if isinstance(number, int)
+        else None
+    )
+    return Track(
+        anchor=anchors[row.song],
+        name=clean(names[row.song]),
+        take=None if alone else _take(row.song)[1] or 1,
+        state=row.state,
+        note=clean(row.note if row.state == "degraded" else ""),
+        style=clean(_text(request, "style") or Path(_text(request, "style_audio")).name),
+        seconds=_number(made, "duration"),
+        sound=_href(song, song.sound),
+        outline=charts.bars(_outline(made)),
+        spectrogram=_href(song, picture) if picture is not None and picture.is_file() else "",
+        seed=clean(str(made.get("seed", ""))),
+        demo=made.get("demo") is True,
+        lines=_lines(made),
+        facts=tuple(_facts(made, request)),
+        attempts=tuple(_ends(_outcomes(song))),
+        warnings=tuple(clean(text) for text in _list(made, "warnings")[:20] if isinstance(text, str)),
+        files=tuple(_papers(song)),
+    )
+
+
+def _facts(made: dict[str, Any], request: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    from runner.words import PHASES, size, span
+
+    steps = len(_list(made, "time_grid")) - 1
+    asked = _number(request, "steps")
+    walked = f"{steps:g} of {asked:g} asked" if 0 < steps < asked else f"{steps or asked:g}"
+    yield "model", clean(_text(made, "model") + (", a demo" if made.get("demo") is True else ""))
+    yield "seed", clean(str(made.get("seed", "")))
+    yield "steps", walked if steps > 0 or asked else ""
+    yield "guidance", f"{_number(request, 'cfg'):g}"
+    yield "arithmetic", clean(_text(made, "precision"))
+    yield "made in", span(_number(made, "seconds"))
+    phases = _phases(made)
+    yield "of that", ", ".join(f"{PHASES[name]} {span(phases[name])}" for name in PHASES if phases.get(name))
+    yield "memory", size(round(_number(made, "peak_rss"))) + " at most"
+    checks = made.get("checks")
+    loudness = checks.get("loudness") if isinstance(checks, dict) else None
+    yield "loudness", f"{loudness:.1f} LUFS" if _is_number(loudness) else ""
+
+
+def _phases(made: dict[str, Any]) -> dict[str, float]:
+    told = made.get("phases")
+    return (
+        {name: _number(told, name) for name in told if isinstance(name, str)}
+        if isinstance(told, dict)
+        else {}
+    )
+
+
+def _lines(made: dict[str, Any]) -> tuple[Line, ...]:
+    found = [each for each in _list(made, "lines")[:MOST_LINES] if isinstance(each, dict)]
+    lines = (Line(_number(each, "start"), clean(_text(each, "text"))) for each in found)
+    return tuple(sorted((line for line in lines if line.text), key=lambda line: line.start))
+
+
+def _outline(made: dict[str, Any]) -> list[int]:
+    """Of an older song, which has none, a line."""
+    found = [
+        min(max(int(each), 0), 1000) if _is_number(each) else 0 for each in _list(made, "outline")[:1000]
+    ]
+    return found or [0] * 240
+
+
+def _papers(song: _Song) -> Iterator[tuple[str, str]]:
+    """The files that say more, those that are there."""
+    newest = song.folder.attempts()[-1:]
+    files = [song.sound, song.folder.manifest, song.folder.failure]
+    for path in [*files, *(attempt.log for attempt in newest)]:
+        if path is not None and path.is_file():
+            yield clean(path.name), _href(song, path)
+
+
+def _href(song: _Song, path: Path) -> str:
+    """Relative to the page; every character that means something in an address is written as a number."""
+    return quote(os.fsencode(path.relative_to(song.folder.outputs.folder)))
+
+
+# ---------------------------------------------------------------- the night
+
+
+def _timeline(songs: Sequence[_Song], names: dict[str, str], survey: Survey) -> Timeline | None:
+    """Of the newest batch; None where its songs do not tell when they were made."""
+    if survey.batch is None:
+        return None
+    began = survey.batch.started_wall
+    made = {song.row.song: list(_made(song, began)) for song in songs[:MOST_TRACKS]}
+    all = [attempt for attempts in made.values() for attempt in attempts]
+    if not all:
+        return None
+    axis = Axis(min(attempt.began for attempt in all), max(attempt.ended for attempt in all))
+    rows = sorted(
+        ((id, attempts) for id, attempts in made.items() if attempts), key=lambda each: each[1][0].began
+    )
+    return Timeline(
+        ticks=tuple(axis.ticks()),
+        rows=tuple(
+            (clean(names[id]), tuple(part for attempt in attempts for part in charts.segments(attempt, axis)))
+            for id, attempts in rows
+        ),
+        memory=charts.memory(all, axis),
+    )
+
+
+def _made(song: _Song, began: float) -> Iterator[Made]:
+    """The song's attempts in a batch that began then, as far as they were seen."""
+    for attempt in song.folder.attempts()[-MOST_ATTEMPTS:]:
+        with suppress(OSError, ForeignFileError):
+            outcome = read_message(attempt.outcome, Outcome)
+            if began - 1 <= outcome.began_wall <= outcome.ended_wall <= began + 366 * 86_400:
+                yield Made(
+                    number=attempt.number,
+                    began=outcome.began_wall,
+                    ended=outcome.ended_wall,
+                    cause=outcome.cause,
+                    sampled=_sampled(attempt) if outcome.cause is not None else None,
+                    phases=_phases(outcome.song),
+                    memory=tuple(_points(outcome.memory)),
+                )
+
+
+def _points(told: Sequence[object]) -> Iterator[Point]:
+    for each in told[:MOST_POINTS]:
+        if isinstance(each, list) and len(each) == 4 and all(map(_is_number, each)):
+            yield float(each[0]), int(each[1]), int(each[2]), int(each[3])
+
+
+def _sampled(attempt: Attempt) -> tuple[float, float] | None:
+    """When the first step began and the last one ended, by the attempt's own log."""
+    with suppress(OSError, ForeignFileError), opened(attempt.steps) as file:
+        steps = [line for line in map(_step, file.read(_STEPS_BYTES).splitlines()) if line is not None]
+        if steps:
+            return steps[0][0] - steps[0][1], steps[-1][0]
+    return None
+
+
+def _step(line: bytes) -> tuple[float, float] | None:
+    with suppress(ValueError, RecursionError):
+        told = json.loads(line)
+        if isinstance(told, dict) and _number(told, "wall") > 0:
+            return _number(told, "wall"), _number(told, "seconds")
+    return None
+
+
+def _machine(song: _Song | None) -> tuple[tuple[str, str], ...]:
+    """Where the newest song was made, and with what."""
+    from runner.words import size
+
+    if song is None:
+        return ()
+    machine, versions = song.made.get("machine"), song.made.get("versions")
+    machine = machine if isinstance(machine, dict) else {}
+    versions = versions if isinstance(versions, dict) else {}
+    cores, memory = _number(machine, "cores"), _number(machine, "memory_bytes")
+    processor = ", ".join(filter(None, (_text(machine, "processor"), f"{cores:g} cores" if cores else "")))
+    packages = (f"{name} {version}" for name, version in list(versions.items())[:20])
+    facts = [
+        ("processor", processor),
+        ("memory", size(round(memory)) if memory else ""),
+        ("system", _text(machine, "system")),
+        ("Python", _text(machine, "python")),
+        ("packages", ", ".join(packages)),
+    ]
+    return tuple((name, clean(value)) for name, value in facts if value)
+
+
+# ---------------------------------------------------------------- what was read with suspicion
+
+
+def clean(text: str) -> str:
+    """One line of printable characters, of a length that a page can show."""
+    from runner.words import shown
+
+    cut = text if len(text) <= _LONGEST_TEXT else f"{text[:_LONGEST_TEXT]} …"
+    return shown(cut, unicode=True).strip()
+
+
+def _request(song: _Song) -> dict[str, Any]:
+    request = song.made.get("request")
+    return request if isinstance(request, dict) else {}
+
+
+def _text(content: dict[str, Any], key: str) -> str:
+    value = content.get(key)
+    return value if isinstance(value, str) else ""
+
+
+def _number(content: dict[str, Any], key: str) -> float:
+    """0 where there is none that a person could mean."""
+    value = content.get(key)
+    return max(0.0, value) if _is_number(value) else 0.0
+
+
+def _is_number(value: object) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e15
+
+
+def _list(content: dict[str, Any], key: str) -> list[Any]:
+    value = content.get(key)
+    return value if isinstance(value, list) else []
+
+
+# ---------------------------------------------------------------- page → HTML
+
+
+def render(page: Page) -> str:
+    """The page as one HTML file. Whatever stands in the songs' texts stays text; no address outside is
+    asked for, and no script runs but the page's own.
+    """
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from markupsafe import Markup
+
+    from runner import __version__
+    from runner.words import span
+
+    room = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    room.filters |= {"clock": clock, "span": span}
+    style, script = ((TEMPLATES / name).read_text() for name in ("report.css", "report.js"))
+    return room.get_template("report.html").render(
+        page=page,
+        charts=charts,
+        version=__version__,
+        style=Markup(style),
+        script=Markup(script),
+        style_hash=_hash(style),
+        script_hash=_hash(script),
+    )
+
+
+def clock(seconds: float) -> str:
+    """3:07."""
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
+
+
+def _hash(text: str) -> str:
+    """As a content security policy names what may run."""
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
