@@ -10,6 +10,7 @@ from itertools import pairwise
 from typing import Any, Literal
 
 from runner.curve import Point
+from runner.words import size
 
 # The boxes that curves are drawn in; the page stretches them.
 WIDE, HIGH = 1000, 100
@@ -190,8 +191,8 @@ def sparks(evidence: Sequence[dict[str, Any]]) -> list[Spark]:
     cores, faults = _rates(samples, at, "cpu_s"), _rates(samples, at, "major_faults")
     return [
         _spark("processor", at[1:], cores, 1.0, f"{cores[-1]:.1f} cores at the end, {seconds}"),
-        _spark("memory", at, memory, 1e6, f"{memory[-1] / 1e9:.1f} GB at the end, {seconds}"),
-        *([_spark("swap", at, swap, 1e6, f"{swap[-1] / 1e9:.1f} GB at the end")] if max(swap) > 0 else []),
+        _spark("memory", at, memory, 1e6, f"{size(round(memory[-1]))} at the end, {seconds}"),
+        *([_spark("swap", at, swap, 1e6, f"{size(round(swap[-1]))} at the end")] if max(swap) > 0 else []),
         *(
             [
                 _spark(

@@ -32,6 +32,7 @@ from runner.files import opened, read_json, read_message, write_bytes
 from runner.messages import Cause, Outcome, SongState
 from runner.songfolder import Attempt, Outputs, SongFolder
 from runner.status import Row, Survey
+from runner.words import PHASES, counts, labels, remark, shown, size, span, state_words
 
 TEMPLATES = Path(__file__).with_name("templates")
 # Songs with pictures and lyrics, the newest first; a page of all of a year's would open no more on a phone.
@@ -39,26 +40,30 @@ MOST_TRACKS = 60
 MOST_BRIEFS = 1000
 MOST_TROUBLES = 60
 MOST_LINES = 400
+MOST_INDEX = 200
 MOST_ATTEMPTS = 20
 _LONGEST_TEXT = 600
 # A step log has about 250 bytes a step.
 _STEPS_BYTES = 2**20
 
 _AGAIN = " Then run the same command again."
+_LESS_MEMORY = "Close other programs, make fewer songs at once (`--workers 1`), or take `precision: int8`."
+_GOES_ON = "Run the same command again: it goes on where it was."
+# What stands between backticks is to be typed.
 CURES: dict[Cause, str] = {
-    "timeout": f"Give it longer (timeout: in the job file) or ask for less (preset: draft).{_AGAIN}",
+    "timeout": f"Give it longer (`timeout` in the job file) or ask for less (`preset: draft`).{_AGAIN}",
     "stalled": "Run the same command again. If it hangs at the same place, its log says where.",
-    "swap-thrash": "Close other programs, make fewer songs at once (--workers 1), or take precision: int8.",
-    "memory-ceiling": "Raise memory: in the job file if the machine has more, else take precision: int8 or a "
-    "shorter duration.",
-    "out-of-memory": "Close other programs, make fewer songs at once (--workers 1), or take precision: int8.",
-    "numbers": "Try precision: fp32, then another seed.",
+    "swap-thrash": _LESS_MEMORY + _AGAIN,
+    "memory-ceiling": "Raise `memory` in the job file if the machine has more, else take `precision: int8` "
+    f"or a shorter `duration`.{_AGAIN}",
+    "out-of-memory": _LESS_MEMORY + _AGAIN,
+    "numbers": f"Take `precision: fp32`, or another `seed`.{_AGAIN}",
     "crash": "Run the same command again. If it crashes at the same place, its log shows why.",
-    "no-disk": "Make room on the disk, then run the same command again.",
-    "bad-input": "Mend what the message names, then run the same command again.",
+    "no-disk": f"Make room on the disk.{_AGAIN}",
+    "bad-input": f"Mend what the message names.{_AGAIN}",
     "no-bundle": "`runner models verify` says what the model lacks.",
-    "interrupted": "Run the same command again: it goes on where it was.",
-    "lost": "Run the same command again: it goes on where it was.",
+    "interrupted": _GOES_ON,
+    "lost": _GOES_ON,
 }
 
 
@@ -103,15 +108,20 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class Trouble:
-    """A song that is not as asked: what happened, the readings behind it, what to change."""
+    """A song that is not as asked: what happened, the readings behind it, what to change.
+
+    place: of this in the page; anchor: of the song itself, "" without a sound. cure: every second part is
+    to be typed.
+    """
 
     name: str
     state: SongState
     reason: str
     attempts: tuple[tuple[str, str], ...]
     sparks: tuple[Spark, ...]
-    cure: str
+    cure: tuple[str, ...]
     anchor: str
+    place: str
     files: tuple[tuple[str, str], ...]
 
 
@@ -137,12 +147,16 @@ class Page:
     """All that the template shows; texts as they came, which the template escapes.
 
     fresh: made in the newest batch; older: those of it that were made before, and of earlier batches.
-    embedded: sounds are in the page itself. left_out: how many more songs there are.
+    index: every song of the batch, its state, and its place in the page if it has one. demo: all that is
+    heard here was made by the demo model. embedded: sounds are in the page itself. left_out: how many more
+    songs there are.
     """
 
     title: str
     when: str
     counts: str
+    index: tuple[tuple[str, SongState, str], ...] = ()
+    demo: bool = False
     running: tuple[Brief, ...] = ()
     troubles: tuple[Trouble, ...] = ()
     fresh: tuple[Piece, ...] = ()
@@ -246,41 +260,56 @@ class _Song:
 
 def gather(outputs: Outputs, survey: Survey) -> Page:
     """What the page tells. Files that cannot be read or are no song's are told of, and do no harm."""
-    from runner.words import counts, labels
-
-    names = labels(survey.rows)
+    names = {id: clean(name) for id, name in labels(survey.rows).items()}
     songs = [_song(outputs, row) for row in survey.rows]
-    began = survey.batch.started_wall if survey.batch else 0.0
-    own = [song for song in songs if not song.row.earlier]
-    heard = [song for song in songs if song.sound is not None]
-    fresh = [song for song in own if song.sound is not None and song.finished >= began - 1]
-    others = sorted(
-        (song for song in heard if song not in fresh), key=lambda song: (song.row.earlier, -song.finished)
-    )
-    room = max(0, MOST_TRACKS - len(fresh))
-    # Beside a night's own songs only those of the same jobs are worth a picture.
-    older = [song for song in others[:room] if not song.row.earlier or not own]
-    briefs = [*fresh[MOST_TRACKS:], *(song for song in others if song not in older)]
-    fresh = fresh[:MOST_TRACKS]
+    own = [song for song in songs if not song.row.earlier] or songs
+    fresh, older, briefs = _shared_out(songs, survey)
     anchors = {song.row.song: f"song-{index}" for index, song in enumerate([*fresh, *older])}
-    trouble = [
-        song for song in (own or songs) if song.row.state in ("failed", "interrupted", "left", "degraded")
-    ]
+    trouble = [song for song in own if song.row.state in ("failed", "interrupted", "left", "degraded")]
+    troubles = tuple(_troubles(trouble, names, anchors))
+    large = [*fresh, *older]
     return Page(
-        title=_title(own or songs),
+        title=_title(own),
         when=_when(survey),
-        counts=", ".join(counts([song.row for song in own or songs])),
+        counts=", ".join(counts([song.row for song in own])),
+        index=tuple(_index(own, names, anchors, troubles)),
+        demo=bool(large) and all(song.made.get("demo") is True for song in large),
         running=tuple(_brief(song, names) for song in own if song.row.state in ("running", "queued")),
-        troubles=tuple(_troubles(trouble, names, anchors)),
+        troubles=troubles,
         fresh=_pieces(fresh, names, anchors),
         older=_pieces(older, names, anchors),
         briefs=tuple(_brief(song, names) for song in briefs[:MOST_BRIEFS]),
         left_out=len(briefs[MOST_BRIEFS:]) + len(trouble[MOST_TROUBLES:]),
-        timeline=_timeline([*fresh, *(song for song in own if song not in heard)], names, survey),
-        machine=_machine(next(iter(fresh or others), None)),
+        timeline=_timeline([*fresh, *(song for song in own if song.sound is None)], names, survey),
+        machine=_machine(next(iter([*large, *briefs]), None)),
         problems=tuple(map(clean, survey.problems[:50])),
         written=_clock(survey.taken_wall),
     )
+
+
+def _shared_out(songs: Sequence[_Song], survey: Survey) -> tuple[list[_Song], list[_Song], list[_Song]]:
+    """The songs that can be heard: made in the newest batch, made before and shown as large, and the rest."""
+    began = survey.batch.started_wall if survey.batch else 0.0
+    heard = [song for song in songs if song.sound is not None]
+    is_fresh = {song.row.song: not song.row.earlier and song.finished >= began - 1 for song in heard}
+    fresh = [song for song in heard if is_fresh[song.row.song]]
+    others = sorted(
+        (song for song in heard if not is_fresh[song.row.song]),
+        key=lambda song: (song.row.earlier, -song.finished),
+    )
+    large = [song for song in others if not song.row.earlier or survey.batch is None]
+    older = large[: max(0, MOST_TRACKS - len(fresh))]
+    taken = {song.row.song for song in [*fresh[:MOST_TRACKS], *older]}
+    return fresh[:MOST_TRACKS], older, [song for song in [*fresh, *others] if song.row.song not in taken]
+
+
+def _index(
+    songs: Sequence[_Song], names: dict[str, str], anchors: dict[str, str], troubles: Sequence[Trouble]
+) -> Iterator[tuple[str, SongState, str]]:
+    places = {trouble.name: trouble.place for trouble in troubles}
+    for song in songs[:MOST_INDEX]:
+        name = names[song.row.song]
+        yield name, song.row.state, anchors.get(song.row.song) or places.get(name, "")
 
 
 def _song(outputs: Outputs, row: Row) -> _Song:
@@ -305,8 +334,6 @@ def _title(songs: Sequence[_Song]) -> str:
 
 
 def _when(survey: Survey) -> str:
-    from runner.words import span
-
     batch = survey.batch
     if batch is None:
         return ""
@@ -326,8 +353,6 @@ def _clock(wall: float, form: str = "%A %-d %B %Y") -> str:
 
 
 def _brief(song: _Song, names: dict[str, str]) -> Brief:
-    from runner.words import remark, span, state_words
-
     row = song.row
     if song.sound is None:
         return Brief(names[row.song], row.state, clean(f"{state_words(row)} {remark(row)}"), "")
@@ -345,7 +370,8 @@ def _brief(song: _Song, names: dict[str, str]) -> Brief:
 def _troubles(songs: Sequence[_Song], names: dict[str, str], anchors: dict[str, str]) -> Iterator[Trouble]:
     """What failed first, then what is not finished, then what is less than was asked."""
     order: list[SongState] = ["failed", "interrupted", "left", "degraded"]
-    for song in sorted(songs, key=lambda song: order.index(song.row.state))[:MOST_TROUBLES]:
+    songs = sorted(songs, key=lambda song: order.index(song.row.state))[:MOST_TROUBLES]
+    for number, song in enumerate(songs):
         row = song.row
         outcomes = _outcomes(song)
         why = outcomes[-1] if outcomes else None
@@ -355,8 +381,9 @@ def _troubles(songs: Sequence[_Song], names: dict[str, str], anchors: dict[str, 
             reason=clean(row.note if row.state in ("degraded", "left") else row.why or row.note),
             attempts=tuple(_ends(outcomes)),
             sparks=tuple(charts.sparks(_evidence(why))) if why else (),
-            cure=_cure(row, why),
+            cure=tuple(_cure(row, why).split("`")),
             anchor=anchors.get(row.song, ""),
+            place=f"look-{number}",
             files=tuple(_papers(song)),
         )
 
@@ -368,7 +395,7 @@ def _cure(row: Row, why: Outcome | None) -> str:
         return "Run the same command again: it begins then."
     if row.state != "degraded":
         return CURES[cause or "crash"]
-    again = "The same command with --redo-degraded makes it again."
+    again = "The same command with `--redo-degraded` makes it again."
     return f"{CURES[cause].removesuffix(_AGAIN)} {again}" if cause else again
 
 
@@ -389,8 +416,6 @@ def _evidence(outcome: Outcome) -> list[dict[str, Any]]:
 
 def _ends(outcomes: Sequence[Outcome]) -> Iterator[tuple[str, str]]:
     """Of each attempt, what it tried, and how it ended."""
-    from runner.words import span
-
     for outcome in outcomes[-MOST_ATTEMPTS:]:
         tried = f"{outcome.density} steps" if outcome.density else ""
         reached = f"{100 * outcome.t:.0f} % done" if outcome.t is not None and 0 <= outcome.t <= 1 else ""
@@ -457,12 +482,10 @@ def _track(song: _Song, names: dict[str, str], anchors: dict[str, str], *, alone
 
 
 def _facts(made: dict[str, Any], request: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    from runner.words import PHASES, size, span
-
     steps = len(_list(made, "time_grid")) - 1
     asked = _number(request, "steps")
     walked = f"{steps:g} of {asked:g} asked" if 0 < steps < asked else f"{steps or asked:g}"
-    yield "model", clean(_text(made, "model") + (", a demo" if made.get("demo") is True else ""))
+    yield "model", clean(_text(made, "model"))
     yield "seed", clean(str(made.get("seed", "")))
     yield "steps", walked if steps > 0 or asked else ""
     yield "guidance", f"{_number(request, 'cfg'):g}"
@@ -581,8 +604,6 @@ def _step(line: bytes) -> tuple[float, float] | None:
 
 def _machine(song: _Song | None) -> tuple[tuple[str, str], ...]:
     """Where the newest song was made, and with what."""
-    from runner.words import size
-
     if song is None:
         return ()
     machine, versions = song.made.get("machine"), song.made.get("versions")
@@ -606,8 +627,6 @@ def _machine(song: _Song | None) -> tuple[tuple[str, str], ...]:
 
 def clean(text: str) -> str:
     """One line of printable characters, of a length that a page can show."""
-    from runner.words import shown
-
     cut = text if len(text) <= _LONGEST_TEXT else f"{text[:_LONGEST_TEXT]} …"
     return shown(cut, unicode=True).strip()
 
@@ -648,7 +667,6 @@ def render(page: Page) -> str:
     from markupsafe import Markup
 
     from runner import __version__
-    from runner.words import span
 
     room = Environment(
         loader=FileSystemLoader(TEMPLATES),
@@ -657,7 +675,7 @@ def render(page: Page) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    room.filters |= {"clock": clock, "span": span}
+    room.filters |= {"clock": clock, "size": size}
     style, script = ((TEMPLATES / name).read_text() for name in ("report.css", "report.js"))
     return room.get_template("report.html").render(
         page=page,
