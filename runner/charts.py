@@ -131,8 +131,8 @@ def memory(attempts: Iterable[Made], axis: Axis) -> Memory | None:
 def _held(made: Made, axis: Axis, columns: int) -> dict[int, Point]:
     """The highest point of the attempt in each column that it reaches into."""
     held: dict[int, Point] = {}
-    ends = [point[0] for point in made.memory[1:]] + [made.ended - made.began]
-    for point, end in zip(made.memory, ends, strict=True):
+    ends = [*(point[0] for point in made.memory[1:]), made.ended - made.began]
+    for point, end in zip(made.memory, ends, strict=False):
         first, last = (
             min(int(axis.percent(made.began + at) / 100 * columns), columns - 1)
             for at in (point[0], max(end, point[0]))

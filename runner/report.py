@@ -255,7 +255,7 @@ class _Song:
         if self.row.file is None:
             return None
         path = self.folder.folder / Path(self.row.file).name
-        return path if path.is_file() else None
+        return path if _is_file(path) else None
 
 
 def gather(outputs: Outputs, survey: Survey) -> Page:
@@ -470,7 +470,7 @@ def _track(song: _Song, names: dict[str, str], anchors: dict[str, str], *, alone
         seconds=_number(made, "duration"),
         sound=_href(song, song.sound),
         outline=charts.bars(_outline(made)),
-        spectrogram=_href(song, picture) if picture is not None and picture.is_file() else "",
+        spectrogram=_href(song, picture) if picture is not None and _is_file(picture) else "",
         seed=clean(str(made.get("seed", ""))),
         demo=made.get("demo") is True,
         lines=_lines(made),
@@ -527,8 +527,12 @@ def _papers(song: _Song) -> Iterator[tuple[str, str]]:
     newest = song.folder.attempts()[-1:]
     files = [song.sound, song.folder.manifest, song.folder.failure]
     for path in [*files, *(attempt.log for attempt in newest)]:
-        if path is not None and path.is_file():
+        if path is not None and _is_file(path):
             yield clean(path.name), _href(song, path)
+
+
+def _is_file(path: Path) -> bool:
+    return os.path.isfile(path)  # noqa: PTH113 — Path.is_file raises where a name is too long to be one
 
 
 def _href(song: _Song, path: Path) -> str:
