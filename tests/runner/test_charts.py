@@ -133,4 +133,4 @@ def test_readings_behind_a_kill_become_curves_of_what_they_tell() -> None:
 )
 def test_whatever_stands_where_readings_should_be_does_no_harm(evidence: list[dict[str, Any]]) -> None:
     for spark in charts.sparks(evidence):
-        assert re.fullmatch(r"M[\d. L]+", spark.line)
+        assert re.fullmatch(r"M[-\d. L]+", spark.line)
