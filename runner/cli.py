@@ -195,12 +195,15 @@ def status(
 def report(
     out: Out = Path("outputs"),
     open: Annotated[bool, typer.Option("--open", help="Show it in a browser.")] = False,
+    embed: Annotated[
+        bool, typer.Option("--embed", help="Write report-to-send.html, with the sounds in it as mp3.")
+    ] = False,
 ) -> None:
     """Write the page of all songs, with players: report.html beside them. A batch does so at its end."""
     from runner.report import show
     from runner.songfolder import Outputs
 
-    raise typer.Exit(show(Outputs(out), open_it=open))
+    raise typer.Exit(show(Outputs(out), open_it=open, embed=embed))
 
 
 @app.command(epilog="Example: runner logs harbour-lights -f")

@@ -14,21 +14,22 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 import webbrowser
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeGuard
-from urllib.parse import quote
+from urllib.parse import quote, unquote_to_bytes
 
 from runner import charts, status
 from runner.charts import Axis, Made, Memory, Segment, Spark
 from runner.curve import MOST_POINTS, Point
 from runner.errors import ForeignFileError, OutputError, RunnerError
-from runner.files import opened, read_json, read_message, write_bytes
+from runner.files import opened, read_json, read_message, write_bytes, write_json
 from runner.messages import Cause, Outcome, SongState
 from runner.songfolder import Attempt, Outputs, SongFolder
 from runner.status import Row, Survey
@@ -45,6 +46,13 @@ MOST_ATTEMPTS = 20
 _LONGEST_TEXT = 600
 # A step log has about 250 bytes a step.
 _STEPS_BYTES = 2**20
+
+# -P: files in the folder where this was started are not the worker's modules.
+COMPRESSOR = (sys.executable, "-P", "-m", "runner.worker", "compress")
+COMPRESS_S = 3600.0
+# What mails carry (25 MB), after two rounds of base64 and beside the pictures: nine songs of 95 s.
+MOST_SENT_BYTES = 13_000_000
+_PICTURE_BYTES = 2**20
 
 _AGAIN = " Then run the same command again."
 _LESS_MEMORY = "Close other programs, make fewer songs at once (`--workers 1`), or take `precision: int8`."
@@ -170,16 +178,16 @@ class Page:
     embedded: bool = False
 
 
-def show(outputs: Outputs, *, open_it: bool = False) -> int:
+def show(outputs: Outputs, *, open_it: bool = False, embed: bool = False) -> int:
     """Write the page and print its path; 1 where there is nothing to tell of.
 
-    Raises OutputError where it cannot be written.
+    embed: one that can be sent to somebody. Raises OutputError where it cannot be written.
     """
     survey = status.look(outputs)
     if survey.batch is None and not survey.rows and not survey.problems:
         print(f"{outputs.folder}: nothing here yet; `runner batch` makes songs", file=sys.stderr)
         return 1
-    path = write(outputs, survey)
+    path = write_to_send(outputs, survey) if embed else write(outputs, survey)
     print(path)
     if open_it and not opens(path):
         print(f"{path}: no browser could be started; open the file yourself", file=sys.stderr)
@@ -188,14 +196,24 @@ def show(outputs: Outputs, *, open_it: bool = False) -> int:
 
 def write(outputs: Outputs, survey: Survey | None = None) -> Path:
     """Write outputs/report.html, whole or not at all; its path. Raises OutputError where that fails."""
-    page = gather(outputs, survey or status.look(outputs))
+    return _put(outputs.report, gather(outputs, survey or status.look(outputs)))
+
+
+def write_to_send(outputs: Outputs, survey: Survey) -> Path:
+    """Write outputs/report-to-send.html, which needs no file beside it; its path.
+
+    Raises OutputError as `write`, RunnerError where the sounds could not be compressed.
+    """
+    return _put(outputs.report_to_send, embedded(outputs, gather(outputs, survey)))
+
+
+def _put(path: Path, page: Page) -> Path:
     try:
-        write_bytes(outputs.report, render(page).encode(errors="replace"), durable=False)
+        write_bytes(path, render(page).encode(errors="replace"), durable=False)
     except OSError as error:
-        raise OutputError(
-            f"no report: {error.strerror}: {outputs.report}; make room, then `runner report`"
-        ) from error
-    return outputs.report
+        words = f"no report: {error.strerror}: {path}; make room, then `runner report`"
+        raise OutputError(words) from error
+    return path
 
 
 def at_end(outputs: Outputs) -> str:
@@ -624,6 +642,55 @@ def _machine(song: _Song | None) -> tuple[tuple[str, str], ...]:
         ("packages", ", ".join(packages)),
     ]
     return tuple((name, clean(value)) for name, value in facts if value)
+
+
+# ---------------------------------------------------------------- a page to send
+
+
+def embedded(outputs: Outputs, page: Page) -> Page:
+    """The page with its pictures and sounds in it, and without links; sounds as long as a mail takes them."""
+    tracks = [track for piece in (*page.fresh, *page.older) for track in piece.tracks]
+    sounds = _compressed([_path(outputs, track.sound) for track in tracks]) if tracks else []
+    whole = {track.anchor: _whole(outputs, track, sound) for track, sound in zip(tracks, sounds, strict=True)}
+
+    def filled(pieces: Sequence[Piece]) -> tuple[Piece, ...]:
+        return tuple(
+            replace(piece, tracks=tuple(whole[track.anchor] for track in piece.tracks)) for piece in pieces
+        )
+
+    return replace(page, fresh=filled(page.fresh), older=filled(page.older), embedded=True)
+
+
+def _whole(outputs: Outputs, track: Track, sound: bytes) -> Track:
+    picture = b""
+    if track.spectrogram:
+        with suppress(OSError, ForeignFileError), opened(_path(outputs, track.spectrogram)) as file:
+            picture = file.read(_PICTURE_BYTES)
+    return replace(track, sound=_data("audio/mpeg", sound), spectrogram=_data("image/png", picture))
+
+
+def _compressed(sounds: Sequence[Path]) -> list[bytes]:
+    """Each as an mp3, empty where it could not be read or is one too many: a child does it, which may load
+    what reads sounds."""
+    from runner import check
+
+    with tempfile.TemporaryDirectory(prefix="runner-report-") as name:
+        paper, log = Path(name, "sounds.json"), Path(name, "worker.log")
+        write_json(paper, {"sounds": [str(path.resolve()) for path in sounds], "most_bytes": MOST_SENT_BYTES})
+        exit_code = check.run([*COMPRESSOR, str(paper)], log, COMPRESS_S)
+        if exit_code != 0:
+            said = log.read_text(errors="replace").strip().splitlines() or ["it said nothing"]
+            raise RunnerError(f"the sounds could not be compressed: {said[-1]}; `runner report` links them")
+        small = [Path(name, f"{number}.mp3") for number in range(len(sounds))]
+        return [path.read_bytes() if path.is_file() else b"" for path in small]
+
+
+def _data(kind: str, content: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}" if content else ""
+
+
+def _path(outputs: Outputs, href: str) -> Path:
+    return outputs.folder / os.fsdecode(unquote_to_bytes(href))
 
 
 # ---------------------------------------------------------------- what was read with suspicion

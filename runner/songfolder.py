@@ -168,9 +168,14 @@ class Outputs:
         """The page that tells of all songs here."""
         return self.folder / "report.html"
 
+    @property
+    def report_to_send(self) -> Path:
+        """The same page with the sounds in it."""
+        return self.folder / "report-to-send.html"
+
     def clean(self) -> None:
         """Remove what a killed parent left half-written. For who holds the lock."""
-        for name in (self.batch.name, self.report.name):
+        for name in (self.batch.name, self.report.name, self.report_to_send.name):
             for path in self.folder.glob(f".{name}.*.tmp"):
                 path.unlink(missing_ok=True)
 

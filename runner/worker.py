@@ -1,5 +1,6 @@
 """The child. `check PAPER` answers for a whole batch, `sing REQUEST` makes one attempt at one song, `models
-PAPER` gets, checks and finds models, `examine PAPER` says what of the model half works here.
+PAPER` gets, checks and finds models, `examine PAPER` says what of the model half works here, `compress
+PAPER` makes sounds small enough to be sent.
 
 The one module that imports both packages. It ends 0 with an outcome written, 3 for bad input, 4 when the
 numbers went wrong, 5 without memory or disk, 1 for anything else.
@@ -28,7 +29,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from diffrhythm.errors import BundleError, CheckpointError, DiffRhythmError, NumbersError
 from diffrhythm.events import Event
 from runner import foresight, processes
-from runner.files import read_message, write_message
+from runner.files import read_json, read_message, write_message
 from runner.heartbeat import Pulse
 from runner.manifest import sha256
 from runner.messages import (
@@ -78,7 +79,8 @@ _NO_MEMORY = (
 def main(arguments: Sequence[str]) -> int:
     faulthandler.enable()
     verb, paper = arguments
-    return {"check": check, "sing": sing, "models": models, "examine": examine}[verb](Path(paper))
+    verbs = {"check": check, "sing": sing, "models": models, "examine": examine, "compress": compress}
+    return verbs[verb](Path(paper))
 
 
 # ---------------------------------------------------------------- check
@@ -588,6 +590,31 @@ def _degraded(request: SongRequest, song: Song, resume: State | None) -> str | N
         return f"an early estimate of its end, from t = {t:.2f}"
     walked = len(song.time_grid) - 1
     return f"{walked} steps instead of {request.steps}" if walked < request.steps else None
+
+
+# ---------------------------------------------------------------- compress
+
+
+def compress(paper: Path) -> int:
+    """Write the paper's sounds as mp3 beside it, 0.mp3 and on, until they have so many bytes. One that cannot
+    be read is passed over."""
+    from diffrhythm import audio
+    from diffrhythm.errors import AudioError
+
+    asked = read_json(paper)
+    left = asked["most_bytes"]
+    for number, sound in enumerate(map(Path, asked["sounds"])):
+        small = paper.with_name(f"{number}.mp3")
+        try:
+            audio.write(small, audio.read(sound), "mp3")
+        except AudioError:
+            _log_traceback()
+            continue
+        left -= small.stat().st_size
+        if left < 0:
+            small.unlink()
+            break
+    return 0
 
 
 # ---------------------------------------------------------------- models

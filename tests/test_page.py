@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ from runner.files import write_message
 from runner.messages import Outcome, QueuedSong
 from runner.songfolder import Outputs
 
+ROOT = Path(__file__).parents[1]
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = [
     pytest.mark.slow,
@@ -124,7 +126,7 @@ def opened(browser: Browser, file: Path, *, viewport: Any = DESK, **options: Any
 
 
 def failure(request: Request) -> list[str]:
-    """A sound that is sought through is fetched in pieces, of which a browser gives up what it needs no more."""
+    """A sound that is sought through comes in pieces, and a browser gives up those that it needs no more."""
     return [] if request.failure == "net::ERR_ABORTED" else [f"{request.url}: {request.failure}"]
 
 
@@ -259,6 +261,19 @@ def test_a_sound_that_was_moved_away_is_said_to_be(browser: Browser, file: Path,
     page.get_by_role("button", name="Play rain", exact=True).click()
     page.get_by_text("cannot be played here").first.wait_for()
     page.close()
+
+
+def test_a_page_to_be_sent_plays_where_there_is_nothing_else(
+    browser: Browser, file: Path, tmp_path: Path
+) -> None:
+    command = [sys.executable, "-m", "runner.cli", "report", "--embed", "--out", str(file.parent)]
+    told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    alone = Path(told.strip()).rename(tmp_path / "sent.html")
+    with opened(browser, alone) as page:
+        page.get_by_role("button", name="Play tide").click()
+        wait(page, "document.querySelectorAll('audio')[2].currentTime > 0.2")
+        assert page.evaluate("[...document.links].filter(each => !each.hash).length") == 0
+        assert page.evaluate("document.images.length") == 3
 
 
 CONTROLS = (

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import re
 import shutil
+import subprocess
+import sys
 import time
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any, get_args
 from urllib.parse import unquote
 
+import numpy as np
 import pytest
+import soundfile
 from folders import REQUEST, add_attempt, outputs_in, write_batch, write_failure, write_manifest
 
 from runner import report, status
@@ -20,6 +24,7 @@ from runner.messages import Cause, Outcome, QueuedSong
 from runner.report import Page, gather, render
 from runner.songfolder import Outputs, SongFolder
 
+ROOT = Path(__file__).parents[2]
 NASTY = (
     "</script><script>alert(1)</script>\"'><img src=x onerror=alert(2)>\u202e javascript:alert(3) {{ 7 * 7 }}"
 )
@@ -339,3 +344,51 @@ def test_nothing_may_run_but_the_pages_own_script(outputs: Outputs) -> None:
     assert not re.search(
         r"https?:|//[a-z]", re.sub(r"<script>.*?</script>|<style>.*?</style>", "", html, flags=re.S)
     )
+
+
+@pytest.mark.slow
+def test_a_page_to_be_sent_holds_as_many_sounds_as_a_mail_does(
+    outputs: Outputs, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    noise = np.random.default_rng(0).standard_normal((44_100, 2)).astype(np.float32) / 9
+    for name in "abc":
+        soundfile.write(made(outputs, f"night/{name}").audio("wav"), noise, 44_100)
+    made(outputs, "night/d")  # no sound that can be read
+    monkeypatch.setattr(report, "MOST_SENT_BYTES", 60_000)
+    assert report.show(outputs, embed=True) == 0
+    assert capsys.readouterr().out == f"{outputs.report_to_send}\n"
+    html = outputs.report_to_send.read_text()
+    assert html.count("data:audio/mpeg") == 2
+    assert html.count("too large to send") == 2
+    assert "song.wav" not in html
+
+
+@pytest.mark.slow
+def test_a_batch_leaves_its_page_and_is_none_the_worse_where_it_cannot(tmp_path: Path) -> None:
+    folder = tmp_path / "outputs"
+    command = [
+        sys.executable,
+        "-m",
+        "runner.cli",
+        "sing",
+        "--name",
+        "song",
+        "--style",
+        "test",
+        "--out",
+        str(folder),
+    ]
+    command += ["--duration", "2", "--steps", "1", "--lyrics", "[00:00.50]low tide\n"]
+    first = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert first.returncode == 0, first.stderr
+    page = folder / "report.html"
+    assert f"report: {page}" in first.stderr.splitlines()
+    html = page.read_text()
+    assert "low tide" in html
+    assert "attempts/1/spectrogram.png" in html
+    assert 'class="sample"' in html
+    page.unlink()
+    page.mkdir()
+    again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert again.returncode == 0
+    assert "no report: " in again.stderr
