@@ -354,7 +354,7 @@ def test_a_page_to_be_sent_holds_as_many_sounds_as_a_mail_does(
     for name in "abc":
         soundfile.write(made(outputs, f"night/{name}").audio("wav"), noise, 44_100)
     made(outputs, "night/d")  # no sound that can be read
-    monkeypatch.setattr(report, "MOST_SENT_BYTES", 60_000)
+    monkeypatch.setattr(report, "MOST_SENT_BYTES", 40_000)
     assert report.show(outputs, embed=True) == 0
     assert capsys.readouterr().out == f"{outputs.report_to_send}\n"
     html = outputs.report_to_send.read_text()
