@@ -317,7 +317,7 @@ def _cure(row: Row, why: Outcome | None) -> str:
     if row.state == "left":
         return "Run the same command again: it begins then."
     if row.state != "degraded":
-        return CURES[cause or "crash"]
+        return CURES[cause or "bad-input"]  # no attempt at all: the message says what is in the way
     again = "The same command with `--redo-degraded` makes it again."
     return f"{CURES[cause].removesuffix(_AGAIN)} {again}" if cause else again
 

@@ -10,7 +10,7 @@ if (all) {
   all.hidden = false;
   all.addEventListener("click", () => {
     playsAll = !players.some((player) => !player.sound.paused);
-    if (playsAll) players[0].sound.play();
+    if (playsAll) start(players[0]);
     else players.forEach((player) => player.sound.pause());
   });
 }
@@ -39,11 +39,15 @@ function setUp(box) {
     if (all && players.every((each) => each.sound.paused)) all.textContent = "Play all";
     draw(player);
   });
+  sound.addEventListener("loadedmetadata", () => {
+    if (player.target !== undefined) sound.currentTime = player.target;
+    player.target = undefined;
+  });
   sound.addEventListener("timeupdate", () => draw(player));
   sound.addEventListener("seeked", () => draw(player));
   sound.addEventListener("ended", () => {
     const next = players[players.indexOf(player) + 1];
-    if (playsAll && next) next.sound.play();
+    if (playsAll && next) start(next);
   });
   sound.addEventListener("error", () => {
     box.querySelector(".trouble").textContent = "cannot be played here: moved, or of another format";
@@ -52,7 +56,7 @@ function setUp(box) {
     line.addEventListener("click", () => {
       if (leader(player) !== player) return; // of several takes, the one that was heard last
       moveTo(player, Number(line.dataset.start));
-      sound.play();
+      start(player);
     });
   }
   return player;
@@ -64,8 +68,14 @@ function leader(player) {
   return mine.find((other) => !other.sound.paused) || mine.find((other) => other.heard) || mine[0];
 }
 
+// What keeps a sound from being played is told by its error event.
+function start(player) {
+  player.sound.play().catch(() => {});
+}
+
 function toggle(player) {
-  if (player.sound.paused) player.sound.play();
+  playsAll = false;
+  if (player.sound.paused) start(player);
   else player.sound.pause();
 }
 
@@ -75,11 +85,11 @@ function length(player) {
 
 function moveTo(player, seconds) {
   const target = Math.min(Math.max(seconds, 0), length(player));
-  const set = () => { player.sound.currentTime = target; };
-  if (player.sound.readyState > 0) set();
+  const { sound } = player;
+  if (sound.readyState > 0) sound.currentTime = target;
   else {
-    player.sound.addEventListener("loadedmetadata", set, { once: true });
-    player.sound.load();
+    player.target = target; // for when its length is known
+    if (sound.networkState !== HTMLMediaElement.NETWORK_LOADING) sound.load();
   }
   draw(player, target);
 }
