@@ -19,6 +19,7 @@ from urllib.parse import unquote_to_bytes
 from runner import charts, status
 from runner.errors import ForeignFileError, OutputError, RunnerError
 from runner.files import opened, write_bytes, write_json
+from runner.machine import wsl_of
 from runner.page import Page, Piece, Track, gather
 from runner.songfolder import Outputs
 from runner.status import Survey
@@ -67,7 +68,7 @@ def _put(path: Path, page: Page) -> Path:
     try:
         write_bytes(path, render(page).encode(errors="replace"), durable=False)
     except OSError as error:
-        words = f"no report: {error.strerror}: {path}; make room, then `runner report`"
+        words = f"no report: {error.strerror}: {path}; mend that, then `runner report`"
         raise OutputError(words) from error
     return path
 
@@ -85,11 +86,9 @@ def at_end(outputs: Outputs) -> str:
         return f"no report: a defect of the runner ({type(error).__name__}: {error}): please report it"
 
 
-def opens(path: Path) -> bool:
+def opens(path: Path, kernel: str = os.uname().release) -> bool:
     """Show the page in a browser, on WSL in Windows's; whether one could be started."""
-    from runner.machine import wsl_of
-
-    if wsl_of(os.uname().release):
+    if wsl_of(kernel):
         return _opens_in_windows(path)
     with suppress(webbrowser.Error, OSError):
         return webbrowser.open(path.resolve().as_uri())
@@ -169,7 +168,6 @@ def render(page: Page) -> str:
     asked for, and no script runs but the page's own.
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
-    from markupsafe import Markup
 
     from runner import __version__
 
@@ -186,8 +184,8 @@ def render(page: Page) -> str:
         page=page,
         charts=charts,
         version=__version__,
-        style=Markup(style),
-        script=Markup(script),
+        style=style,
+        script=script,
         style_hash=_hash(style),
         script_hash=_hash(script),
     )

@@ -67,6 +67,30 @@ def test_nothing_may_run_but_the_pages_own_script(outputs: Outputs) -> None:
     )
 
 
+WSL = "5.15.153.1-microsoft-standard-WSL2"
+
+
+def program(folder: Path, name: str, script: str) -> None:
+    (folder / name).write_text(f"#!/bin/sh\n{script}\n")
+    (folder / name).chmod(0o755)
+
+
+def test_on_wsl_the_page_is_opened_in_windows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = tmp_path / "my page.html"
+    told = tmp_path / "told"
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    assert not report.opens(page, WSL)
+    program(tmp_path, "wslpath", 'echo "as Windows calls it: $2"')
+    program(tmp_path, "explorer.exe", f'echo "$1" >{told}; exit 1')  # as it ends whatever it did
+    assert report.opens(page, WSL)
+    assert told.read_text() == f"as Windows calls it: {page.resolve()}\n"
+    program(tmp_path, "wslview", f'echo "viewed $1" >{told}')
+    assert report.opens(page, WSL)
+    assert told.read_text() == f"viewed {page}\n"
+    program(tmp_path, "wslview", "exit 3")
+    assert not report.opens(page, WSL)
+
+
 @pytest.mark.slow
 def test_a_page_to_be_sent_holds_as_many_sounds_as_a_mail_does(
     outputs: Outputs, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
