@@ -135,7 +135,7 @@ class Timeline:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """All that the template shows; texts as they came, which the template escapes.
+    """All that the template shows; texts are one line each, and the template escapes them.
 
     fresh: made in the newest batch; older: those of it that were made before, and of earlier batches.
     index: every song of the batch, its state, and its place in the page if it has one. demo: all that is
@@ -206,7 +206,7 @@ def gather(outputs: Outputs, survey: Survey) -> Page:
         timeline=_timeline([*fresh, *(song for song in own if song.sound is None)], names, survey),
         machine=_machine(next(iter([*large, *briefs]), None)),
         problems=tuple(map(clean, survey.problems[:50])),
-        written=_clock(survey.taken_wall),
+        written=_clock(survey.taken_wall, "%-d %B %Y, %H:%M"),
     )
 
 

@@ -33,6 +33,7 @@ COMPRESS_S = 3600.0
 # What mails carry (25 MB), after two rounds of base64 and beside the pictures: nine songs of 95 s.
 MOST_SENT_BYTES = 13_000_000
 _PICTURE_BYTES = 2**20
+_PNG = b"\x89PNG"
 
 
 def show(outputs: Outputs, *, open_it: bool = False, embed: bool = False) -> int:
@@ -133,6 +134,8 @@ def _whole(outputs: Outputs, track: Track, sound: bytes) -> Track:
     if track.spectrogram:
         with suppress(OSError, ForeignFileError), opened(_path(outputs, track.spectrogram)) as file:
             picture = file.read(_PICTURE_BYTES)
+    if not picture.startswith(_PNG):  # what else may lie there is not to be sent to anybody
+        picture = b""
     return replace(track, sound=_data("audio/mpeg", sound), spectrogram=_data("image/png", picture))
 
 

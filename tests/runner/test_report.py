@@ -98,7 +98,8 @@ def test_a_page_to_be_sent_holds_as_many_sounds_as_a_mail_does(
     noise = np.random.default_rng(0).standard_normal((44_100, 2)).astype(np.float32) / 9
     for name in "abc":
         soundfile.write(write_song(outputs, f"night/{name}").audio("wav"), noise, 44_100)
-    write_song(outputs, "night/d")  # no sound that can be read
+    other = write_song(outputs, "night/d")  # no sound that can be read, and no picture
+    other.new_attempt().spectrogram.write_bytes(b"a secret")
     monkeypatch.setattr(report, "MOST_SENT_BYTES", 40_000)
     assert report.show(outputs, embed=True) == 0
     assert capsys.readouterr().out == f"{outputs.report_to_send}\n"
@@ -106,6 +107,7 @@ def test_a_page_to_be_sent_holds_as_many_sounds_as_a_mail_does(
     assert html.count("data:audio/mpeg") == 2
     assert html.count("too large to send") == 2
     assert "song.wav" not in html
+    assert "image/png" not in html
 
 
 @pytest.mark.slow
