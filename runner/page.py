@@ -221,9 +221,13 @@ def _shared_out(songs: Sequence[_Song], survey: Survey) -> tuple[list[_Song], li
         key=lambda song: (song.row.earlier, -song.finished),
     )
     large = [song for song in others if not song.row.earlier or survey.batch is None]
-    older = large[: max(0, MOST_TRACKS - len(fresh))]
-    taken = {song.row.song for song in [*fresh[:MOST_TRACKS], *older]}
-    return fresh[:MOST_TRACKS], older, [song for song in [*fresh, *others] if song.row.song not in taken]
+    older = {song.row.song for song in large[: max(0, MOST_TRACKS - len(fresh))]}
+    taken = {song.row.song for song in fresh[:MOST_TRACKS]} | older
+    return (
+        fresh[:MOST_TRACKS],
+        [song for song in heard if song.row.song in older],
+        [song for song in [*fresh, *others] if song.row.song not in taken],
+    )
 
 
 def _index(

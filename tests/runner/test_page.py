@@ -132,6 +132,16 @@ def test_songs_made_before_come_after_the_new_ones_and_earlier_nights_are_folded
     assert page.title == "All 2 songs are there"
 
 
+def test_songs_of_a_batch_stand_in_its_order_new_or_not(outputs: Outputs) -> None:
+    for age, name in enumerate(("c", "a", "b")):
+        write_song(outputs, f"night/{name}", finished=moment(-86_400 * (age + 1)))
+    write_batch(outputs, [QueuedSong(f"night/{name}", "done") for name in "bca"], finished=True)
+    assert [piece.name for piece in page_of(outputs).older] == ["b", "c", "a"]
+    for name in "abc":
+        write_song(outputs, f"night/{name}")
+    assert [piece.name for piece in page_of(outputs).fresh] == ["b", "c", "a"]
+
+
 def test_a_page_of_hundreds_of_songs_is_bounded(outputs: Outputs) -> None:
     songs = [write_song(outputs, f"night/song-{i}", finished=moment(-i)) for i in range(MOST_TRACKS + 25)]
     write_batch(outputs, [QueuedSong(song.id, "done") for song in songs], finished=True)
