@@ -324,6 +324,21 @@ def status(
     raise typer.Exit(show(Outputs(out), json=json, watch=watch, song=song))
 
 
+@app.command(epilog="Example: runner report --open")
+def report(
+    out: Out = Path("outputs"),
+    open: Annotated[bool, typer.Option("--open", help="Show it in a browser.")] = False,
+    embed: Annotated[
+        bool, typer.Option("--embed", help="Write report-to-send.html, with the sounds in it as mp3.")
+    ] = False,
+) -> None:
+    """Write the page of all songs, with players: report.html beside them. A batch does so at its end."""
+    from runner.report import show
+    from runner.songfolder import Outputs
+
+    raise typer.Exit(show(Outputs(out), open_it=open, embed=embed))
+
+
 @app.command(epilog="Example: runner logs harbour-lights -f")
 def logs(
     song: MaybeSong = None,
@@ -557,7 +572,7 @@ def _top(
 
 
 def _make(songs: list[Song], out: Path, options: Any, end: End, *, quiet: bool) -> None:
-    from runner import manifest, view
+    from runner import manifest, report, view
     from runner.batch import run
     from runner.check import check as ask
     from runner.songfolder import Outputs
@@ -580,8 +595,10 @@ def _make(songs: list[Song], out: Path, options: Any, end: End, *, quiet: bool) 
     with view.live(outputs, quiet=quiet, tell=end.journal.tell) as show:
         ended = run(jobs, outputs, options, show=show)
     end.exit_code, end.problem = ended.exit_code(strict=options.strict), ended.problem
+    page = report.at_end(outputs)
     if not quiet or end.exit_code:
         view.summary(outputs)
+        typer.echo(page, err=True)
     if ended.problem:
         typer.echo(ended.problem, err=True)
 

@@ -97,6 +97,15 @@ def read(out: Path, *, root: Path = Path("/"), path: str | None = None) -> Machi
     )
 
 
+def name(root: Path = Path("/")) -> dict[str, str | int | None]:
+    """What a manifest says of the machine that made a song, besides its system."""
+    return {
+        "processor": _processor(root / "proc/cpuinfo"),
+        "cores": processes.usable_cores(),
+        "memory_bytes": _meminfo(root / "proc/meminfo").get("MemTotal"),
+    }
+
+
 def wsl_of(kernel: str) -> Literal[0, 1, 2]:
     """Which WSL a kernel is of, by its release: 5.15.0-microsoft-standard-WSL2, 4.4.0-19041-Microsoft."""
     if "microsoft-standard" in kernel or "WSL2" in kernel:

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from runner import __version__
+from runner import __version__, machine
 from runner.errors import ForeignFileError
 from runner.files import opened, read_json, write_json
 from runner.messages import Outcome, SongAnswer, SongRequest
@@ -80,7 +80,7 @@ def write(
             {
                 key: value
                 for key, value in asdict(outcome).items()
-                if key not in ("song", "evidence", "schema")
+                if key not in ("song", "evidence", "memory", "schema")
             }
             for outcome in outcomes
         ],
@@ -89,7 +89,11 @@ def write(
         "peak_swap": max(outcome.peak_swap for outcome in outcomes),
         **{key: value for key, value in last.song.items() if key not in ("degraded", "file")},
         "runner": __version__,
-        "machine": {"system": platform.platform(), "python": platform.python_version()},
+        "machine": {
+            "system": platform.platform(),
+            "python": platform.python_version(),
+            **machine.name(),
+        },
         "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
     write_json(folder.manifest, content)

@@ -144,6 +144,8 @@ class Outcome:
 
     cause is None for a finished song. evidence: the readings behind a kill, newest last.
     song: what the finished song is made of (time grid, seconds per phase, checks, …), else empty.
+    began_wall, ended_wall: seconds since 1970, 0 where nobody saw it. memory: points of its curve, each
+    seconds since it began, then bytes of private memory, in RAM at all, and in swap (see curve.py).
     """
 
     attempt: int
@@ -159,6 +161,9 @@ class Outcome:
     slept_s: float = 0.0  # time in which the machine slept or nobody was served, not charged
     song: dict[str, Any] = field(default_factory=dict)
     evidence: list[dict[str, Any]] = field(default_factory=list)
+    began_wall: float = 0.0
+    ended_wall: float = 0.0
+    memory: list[list[float]] = field(default_factory=list)
     schema: int = SCHEMA
 
 

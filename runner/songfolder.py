@@ -49,6 +49,11 @@ class Attempt:
     def outcome(self) -> Path:
         return self.folder / "outcome.json"
 
+    @property
+    def spectrogram(self) -> Path:
+        """A picture of the sound. It stays here: of a song that is made anew, it is the old one's."""
+        return self.folder / "spectrogram.png"
+
     def audio(self, extension: str) -> Path:
         """The finished sound, until the parent gives it its final name."""
         return self.folder / f"song.{extension}"
@@ -168,10 +173,16 @@ class Outputs:
         """The page that tells of all songs here."""
         return self.folder / "report.html"
 
+    @property
+    def report_to_send(self) -> Path:
+        """The same page with the sounds in it."""
+        return self.folder / "report-to-send.html"
+
     def clean(self) -> None:
         """Remove what a killed parent left half-written. For who holds the lock."""
-        for path in self.folder.glob(f".{self.batch.name}.*.tmp"):
-            path.unlink(missing_ok=True)
+        for name in (self.batch.name, self.report.name, self.report_to_send.name):
+            for path in self.folder.glob(f".{name}.*.tmp"):
+                path.unlink(missing_ok=True)
 
     @property
     def lock(self) -> Path:

@@ -19,8 +19,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from runner import admission, cgroups, foresight, manifest, probes, processes, verdict
+from runner import admission, cgroups, curve, foresight, manifest, probes, processes, verdict
 from runner.admission import Free, Need, Obstacle, Room
+from runner.curve import Curve
 from runner.errors import ForeignFileError
 from runner.files import is_full, write_json, write_message
 from runner.foresight import Shown
@@ -425,7 +426,7 @@ async def _run(job: Job, folder: SongFolder, attempt: Attempt, request: SongRequ
     )
     mark = f"{house.mark}|{folder.id}|{attempt.number}|"
     group = _group(house, limits)
-    began = time.monotonic()
+    began, began_wall = time.monotonic(), time.time()
     try:
         process = processes.spawn(
             [*house.worker, str(attempt.request)],
@@ -443,11 +444,12 @@ async def _run(job: Job, folder: SongFolder, attempt: Attempt, request: SongRequ
         return Outcome(attempt.number, "out-of-memory", f"no process could be started: {error.strerror}")
     house.own.add(process.pid)
     leader = processes.identity(process.pid)
-    watch, kill = Watch(), None
+    watch, memory, kill = Watch(), Curve(), None
     try:
         while process.poll() is None and kill is None:
             reading = probes.read(process.pid, folder.heartbeat, attempt=attempt.number)
             watch = verdict.observe(watch, reading)
+            memory = curve.extended(memory, _used(reading, began))
             house.room.uses(folder.id, reading.private)
             heaviest = house.room.is_heaviest(folder.id)
             kill = _asked_to_stop(folder, house) or verdict.judge(watch, limits, heaviest=heaviest)
@@ -465,9 +467,15 @@ async def _run(job: Job, folder: SongFolder, attempt: Attempt, request: SongRequ
     exit_code = process.poll()
     told = read_outcome(attempt)
     watch = verdict.heard(watch, probes.beat(process.pid, folder.heartbeat, attempt=attempt.number))
-    return _judge_end(
+    ended = _judge_end(
         attempt, request, watch, limits, kill, exit_code, told, time.monotonic() - began, survivors, held
     )
+    points = [list(point) for point in memory.points]
+    return replace(ended, began_wall=round(began_wall, 1), ended_wall=round(time.time(), 1), memory=points)
+
+
+def _used(reading: verdict.Reading, began: float) -> curve.Point:
+    return round(reading.mono - began, 1), reading.private, reading.rss or 0, reading.swap or 0
 
 
 def _group(house: House, limits: verdict.Limits) -> cgroups.Group | None:

@@ -1,5 +1,6 @@
 """The child. `check PAPER` answers for a whole batch, `sing REQUEST` makes one attempt at one song, `models
-PAPER` gets, checks and finds models, `examine PAPER` says what of the model half works here.
+PAPER` gets, checks and finds models, `examine PAPER` says what of the model half works here, `compress
+PAPER` makes sounds small enough to be sent.
 
 The one module that imports both packages. It ends 0 with an outcome written, 3 for bad input, 4 when the
 numbers went wrong, 5 without memory or disk, 1 for anything else.
@@ -28,7 +29,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from diffrhythm.errors import BundleError, CheckpointError, DiffRhythmError, NumbersError
 from diffrhythm.events import Event
 from runner import foresight, processes
-from runner.files import read_message, write_message
+from runner.files import read_json, read_message, write_message
 from runner.heartbeat import Pulse
 from runner.manifest import sha256
 from runner.messages import (
@@ -83,7 +84,8 @@ _NO_MEMORY = (
 def main(arguments: Sequence[str]) -> int:
     faulthandler.enable()
     verb, paper = arguments
-    return {"check": check, "sing": sing, "models": models, "examine": examine}[verb](Path(paper))
+    verbs = {"check": check, "sing": sing, "models": models, "examine": examine, "compress": compress}
+    return verbs[verb](Path(paper))
 
 
 # ---------------------------------------------------------------- check
@@ -259,7 +261,20 @@ def sing(paper: Path) -> int:
     except OSError as error:
         _log_traceback()
         return EXIT_NO_ROOM if error.errno in _NO_DISK else 1
+    if outcome.cause is None:
+        _draw(attempt, request)
     return EXIT.get(outcome.cause, 1)
+
+
+def _draw(attempt: Attempt, request: SongRequest) -> None:
+    """A picture of the sound, once its outcome is written: nothing that happens here costs the song."""
+    from diffrhythm import audio, files, pictures
+
+    try:
+        sound = audio.read(attempt.audio(request.format))
+        files.replace(attempt.spectrogram, pictures.spectrogram(sound))
+    except Exception:  # noqa: BLE001 — a song without its picture is a song
+        _log_traceback()
 
 
 def _attempt(request: SongRequest, attempt: Attempt, folder: SongFolder, began: float) -> Outcome:
@@ -373,7 +388,7 @@ def _write(
     decoder: foresight.Decoder | None,
 ) -> Outcome:
     """Put the song beside its request, at its loudness and with its tags."""
-    from diffrhythm import audio
+    from diffrhythm import audio, pictures
 
     began = time.monotonic()
     sound = audio.fade_out(song.audio, request.fade_out or 0.0)  # loudness is of what will be heard
@@ -406,6 +421,8 @@ def _write(
         "checks": _checks(file, sound, request.format),
         "latent_std": round(song.latent_std, 4),
         "warnings": list(song.warnings),
+        "lines": _lines(request, song.duration),
+        "outline": pictures.outline(sound),
         "precision": song.precision,
         "decoder": None if decoder is None else asdict(decoder),
         "versions": {name: version(name) for name in ("torch", "numpy", "diffrhythm-runner")},
@@ -428,6 +445,15 @@ def _checks(file: Path, sound: Audio, format: Format) -> dict[str, Any]:
     from diffrhythm import audio
 
     return asdict(audio.check(sound if format in ("wav", "flac") else audio.decoded(file)))
+
+
+def _lines(request: SongRequest, duration: float) -> list[dict[str, float | str]]:
+    """The lines that are sung and when, for those who read along."""
+    from diffrhythm.lyrics import parse_lrc
+
+    published = request.lyrics_compat == "published"
+    lines = parse_lrc(request.lyrics or "", source=request.lyrics_source, published=published)
+    return [{"start": line.seconds, "text": line.text} for line in lines if line.seconds < duration]
 
 
 def _resume(request: SongRequest) -> State | None:
@@ -626,6 +652,31 @@ def _degraded(request: SongRequest, song: Song, resume: State | None) -> str | N
         return f"an early estimate of its end, from t = {t:.2f}"
     walked = len(song.time_grid) - 1
     return f"{walked} steps instead of {request.steps}" if walked < request.steps else None
+
+
+# ---------------------------------------------------------------- compress
+
+
+def compress(paper: Path) -> int:
+    """Write the paper's sounds as mp3 beside it, 0.mp3 and on, until they have so many bytes. One that cannot
+    be read is passed over."""
+    from diffrhythm import audio
+    from diffrhythm.errors import AudioError
+
+    asked = read_json(paper)
+    left = asked["most_bytes"]
+    for number, sound in enumerate(map(Path, asked["sounds"])):
+        small = paper.with_name(f"{number}.mp3")
+        try:
+            audio.write(small, audio.read(sound), "mp3")
+        except AudioError:
+            _log_traceback()
+            continue
+        left -= small.stat().st_size
+        if left < 0:
+            small.unlink()
+            break
+    return 0
 
 
 # ---------------------------------------------------------------- models

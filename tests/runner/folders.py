@@ -137,6 +137,27 @@ def write_manifest(song: SongFolder, *, series: int = 1, **changes: Any) -> None
     write_json(song.manifest, content | {"request": {"series": series}} | changes)
 
 
+def moment(offset_s: float = 0.0) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(time.time() + offset_s))
+
+
+def write_song(outputs: Outputs, id: str = "night/rain", **changes: Any) -> SongFolder:
+    """A song that was made a moment ago, with something in the place of its sound."""
+    song = outputs.song(id)
+    request = {"series": 1, "attempt": 1, "style": "pop", "lyrics": "words", "steps": 12, "cfg": 3.0}
+    content = {
+        "request": request,
+        "seed": 7,
+        "duration": 30.0,
+        "finished": moment(),
+        "lines": [{"start": 2.0, "text": "first line"}, {"start": 4.5, "text": "second line"}],
+        "outline": [1, 50, 100],
+    }
+    write_manifest(song, **content | changes)
+    song.audio("wav").write_bytes(b"la")
+    return song
+
+
 def write_failure(song: SongFolder, message: str, *, series: int = 1, cause: Cause = "timeout") -> None:
     song.folder.mkdir(parents=True, exist_ok=True)
     write_json(

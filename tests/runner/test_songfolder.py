@@ -77,6 +77,8 @@ def test_cleaning_takes_only_half_written_files(tmp_path: Path) -> None:
         path.touch()
         path.with_name(f".{path.name}.12-ab.tmp").touch()
     (tmp_path / ".mine.tmp").touch()
+    page = outputs.report.with_name(f".{outputs.report.name}.12-ab.tmp")
+    page.touch()
     outputs.clean()
     song.clean()
     assert sorted(path for path in tmp_path.rglob("*") if path.is_file()) == sorted(

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import json
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -412,6 +413,18 @@ def test_a_finished_song_shows_the_next_ones_how_much_memory_it_had(song: SongFo
     assert told.private is not None
     assert told.private > 30 * 2**20
     assert need_of(JOB, JOB.plan, shown, MEMORY).private > told.private
+
+
+def test_an_attempt_says_when_it_was_and_what_memory_it_used(song: SongFolder) -> None:
+    before = time.time()
+    assert make(song, job("steps 2 0.05\neat 30\nsteps 9 0.05", seed=7)).state == "done"
+    outcome = read_message(song.attempts()[0].outcome, Outcome)
+    assert before - 1 <= outcome.began_wall <= outcome.ended_wall <= time.time() + 1
+    private = [point[1] for point in outcome.memory]
+    assert max(private) == outcome.peak_private >= 30 * 2**20
+    made = read_json(song.manifest)
+    assert "memory" not in made["attempts"][0]
+    assert made["machine"]["cores"] >= 1
 
 
 def test_a_song_that_is_cancelled_leaves_no_child(song: SongFolder) -> None:

@@ -153,6 +153,38 @@ def test_a_song_leaves_its_sound_and_all_facts_about_it(whole: Sung) -> None:
     assert outcome.song["checks"]
 
 
+def test_a_song_leaves_a_picture_its_outline_and_the_lines_to_read_along(whole: Sung) -> None:
+    assert whole.attempt.spectrogram.read_bytes().startswith(b"\x89PNG")
+    song = whole.outcome.song
+    assert song["lines"] == [{"start": 0.0, "text": "low tide"}]
+    assert max(song["outline"]) == 100
+
+
+def test_a_picture_that_cannot_be_drawn_costs_nothing(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    attempt = asked(tmp_path)
+    attempt.audio("wav").write_bytes(b"no sound")
+    worker._draw(attempt, request())
+    assert not attempt.spectrogram.exists()
+    assert "AudioError" in capfd.readouterr().err
+
+
+def test_sounds_are_made_small_as_long_as_there_is_room_for_them(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).standard_normal((44_100, 2)).astype(np.float32) / 9
+    sounds = [tmp_path / f"{name}.wav" for name in "abcd"]
+    for sound in (sounds[0], sounds[2], sounds[3]):
+        soundfile.write(sound, noise, 44_100)
+    sounds[1].write_bytes(b"no sound")
+    paper = tmp_path / "sounds.json"
+    paper.write_text(json.dumps({"sounds": [str(sound) for sound in sounds], "most_bytes": 40_000}))
+    assert worker.main(["compress", str(paper)]) == 0
+    made = sorted(tmp_path.glob("*.mp3"))
+    assert [path.name for path in made] == ["0.mp3", "2.mp3"]
+    assert sum(path.stat().st_size for path in made) <= 40_000
+    assert soundfile.info(made[0]).duration == pytest.approx(1.0, abs=0.1)
+
+
 def test_every_step_is_logged_with_its_time_and_passes(whole: Sung) -> None:
     log = log_of(whole.attempt)
     assert [line["step"] for line in log] == list(range(1, STEPS + 1))
