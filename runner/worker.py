@@ -421,7 +421,7 @@ def _write(
         "checks": _checks(file, sound, request.format),
         "latent_std": round(song.latent_std, 4),
         "warnings": list(song.warnings),
-        "lines": _lines(request, song.duration),
+        "lines": _read_along(request, song.duration),
         "outline": pictures.outline(sound),
         "precision": song.precision,
         "decoder": None if decoder is None else asdict(decoder),
@@ -447,7 +447,7 @@ def _checks(file: Path, sound: Audio, format: Format) -> dict[str, Any]:
     return asdict(audio.check(sound if format in ("wav", "flac") else audio.decoded(file)))
 
 
-def _lines(request: SongRequest, duration: float) -> list[dict[str, float | str]]:
+def _read_along(request: SongRequest, duration: float) -> list[dict[str, float | str]]:
     """The lines that are sung and when, for those who read along."""
     from diffrhythm.lyrics import parse_lrc
 
