@@ -17,6 +17,7 @@ from runner.errors import RunnerError
 if TYPE_CHECKING:
     from runner.models import Question
     from runner.spec import Song
+    from runner.supervise import Job
 
 app = typer.Typer(
     name="runner",
@@ -86,14 +87,27 @@ def batch(
     redo_degraded: Redo = False,
     strict: Strict = False,
     quiet: Quiet = False,
+    until: Annotated[
+        str | None,
+        typer.Option(help="End by then: 07:00, 8h, or 2026-11-27T07:00; as many songs as fit come first."),
+    ] = None,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Only say what would be made, and when; make nothing.")
+    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="With --plan: print JSON.")] = False,
 ) -> None:
     """Make all songs of the job files, each in its own watched process.
 
     What is already made is skipped, what was interrupted goes on where it was.
     """
     from runner.batch import Options
+    from runner.errors import UsageError
     from runner.spec import Overrides, load
+    from runner.until import until as ending
 
+    if json and not plan:
+        raise UsageError("--json: goes with --plan; `runner status --json` tells of a batch that runs")
+    end = None if until is None else ending(until)
     settings = {
         "preset": preset,
         "steps": steps,
@@ -105,7 +119,11 @@ def batch(
         "foresight": foresight,
     }
     songs = load(files, Overrides(settings, model=model, force=force_options))
-    _make(songs, out, Options(workers, force, redo_degraded, strict), quiet=quiet)
+    options = Options(workers, force, redo_degraded, strict, end)
+    if plan:
+        _plan(songs, out, options, quiet=quiet, json=json)
+    else:
+        _make(songs, out, options, quiet=quiet)
 
 
 @app.command(epilog='Example: runner sing --lyrics song.lrc --style "pop song" --duration 95')
@@ -345,34 +363,60 @@ def _top(
 
 
 def _make(songs: list[Song], out: Path, options: Any, *, quiet: bool) -> None:
-    from runner import manifest, view
+    from runner import outlook, view
     from runner.batch import run
-    from runner.check import check as ask
     from runner.songfolder import Outputs
-    from runner.supervise import Job
 
     outputs = Outputs(out)
     if out.exists():
         with outputs.locked():
             pass  # say that they are taken before anybody waits for the check
-    answers = ask(songs)
-    if not quiet:
-        for choice in dict.fromkeys(answer.choice for answer in answers):
-            typer.echo(choice, err=True)
-        for song, answer in zip(songs, answers, strict=True):
-            _warn(song, answer.warnings)
-    jobs = [
-        Job(song, answer, manifest.fingerprint(song, answer))
-        for song, answer in zip(songs, answers, strict=True)
-    ]
+    jobs = _checked(songs, quiet=quiet)
+
+    def announce(seen: outlook.Outlook) -> None:
+        if not quiet:
+            typer.echo("\n".join(outlook.lines(seen)), err=True)
+
     with view.live(outputs, quiet=quiet) as show:
-        ended = run(jobs, outputs, options, show=show)
+        ended = run(jobs, outputs, options, show=show, announce=announce)
     exit_code = ended.exit_code(strict=options.strict)
     if not quiet or exit_code:
         view.summary(outputs)
     if ended.problem:
         typer.echo(ended.problem, err=True)
     raise typer.Exit(exit_code)
+
+
+def _plan(songs: list[Song], out: Path, options: Any, *, quiet: bool, json: bool) -> None:
+    from runner import outlook
+    from runner.batch import foresee
+    from runner.songfolder import Outputs
+
+    seen = foresee(_checked(songs, quiet=quiet), Outputs(out), options)
+    if json:
+        from json import dumps
+
+        typer.echo(dumps(outlook.as_json(seen), indent=2, ensure_ascii=False, allow_nan=False))
+    else:
+        typer.echo("\n".join(outlook.table(seen)))
+
+
+def _checked(songs: list[Song], *, quiet: bool) -> list[Job]:
+    """The songs as jobs, with what there is to say of them beforehand."""
+    from runner import manifest
+    from runner.check import check as ask
+    from runner.supervise import Job
+
+    answers = ask(songs)
+    if not quiet:
+        for choice in dict.fromkeys(answer.choice for answer in answers):
+            typer.echo(choice, err=True)
+        for song, answer in zip(songs, answers, strict=True):
+            _warn(song, answer.warnings)
+    return [
+        Job(song, answer, manifest.fingerprint(song, answer))
+        for song, answer in zip(songs, answers, strict=True)
+    ]
 
 
 def _absolute(path: Path | None) -> str | None:

@@ -163,7 +163,9 @@ class QueuedSong:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """outputs/batch.json: who runs or ran last, and how every song of it stands. epoch: as in SongRequest."""
+    """outputs/batch.json: who runs or ran last, and how every song of it stands. epoch: as in SongRequest.
+    until_wall: when it is to end, seconds since 1970; None: when all is made.
+    """
 
     pid: int
     pid_started: int
@@ -173,6 +175,7 @@ class Batch:
     workers: int
     songs: list[QueuedSong]
     epoch: float = 0.0
+    until_wall: float | None = None
     schema: int = SCHEMA
 
 
@@ -208,6 +211,9 @@ class SongAnswer:
     grid: points of the steps where the model was tuned, None for the sampler's own. model_hash: of the
     bundle's files. choice: why these steps and guidance, in words for people. private_bytes, mapped_bytes:
     memory that the song will have for itself, and its model's files, which all songs of it share.
+    passes: of the transformer, for one step in all windows. pass_flops, decode_flops: the work of one, and of
+    decoding the song. pass_core_s: seconds of one on one core, as reckoned. decoder_speed, decoder_around_s:
+    of a decoder that no song has shown yet (see foresight.Decoder).
     """
 
     song: str
@@ -224,6 +230,12 @@ class SongAnswer:
     choice: str = ""
     private_bytes: int = 0
     mapped_bytes: int = 0
+    passes: int = 0
+    pass_flops: int = 0
+    decode_flops: int = 0
+    pass_core_s: float = 0.0
+    decoder_speed: float = 1.0
+    decoder_around_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

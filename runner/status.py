@@ -201,6 +201,7 @@ def as_json(survey: Survey) -> dict[str, Any]:
             "started_wall": batch.started_wall,
             "finished_wall": batch.finished_wall,
             "workers": batch.workers,
+            "until_wall": batch.until_wall,
         },
         "songs": [asdict(row) for row in survey.rows],
         "problems": list(survey.problems),
