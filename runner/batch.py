@@ -50,17 +50,20 @@ class Options:
 class _Queue:
     """The songs that are still to be made, and whose turn it is.
 
-    pasts: what earlier batches left of them. makers: so many that take songs from here. ends: when those
-    under way are foreseen to end, monotonic.
+    pasts: what earlier batches left of them; begun: what that shows of their pace. makers: so many that take
+    songs from here. ends: when those under way are foreseen to end, monotonic.
     """
 
     jobs: list[Job]
     pasts: dict[str, Past]
+    begun: list[Shown]
     makers: int
     ends: dict[str, float] = field(default_factory=dict)
 
     def songs(self, shown: Sequence[Shown]) -> list[night.Song]:
-        return [_foreseen(job, self.pasts[job.song.id], shown) for job in self.jobs]
+        """shown: by finished songs, which tell more than those that were only begun."""
+        known = [*self.begun, *shown]
+        return [_foreseen(job, self.pasts[job.song.id], known) for job in self.jobs]
 
     def plan(self, shown: Sequence[Shown], left_s: float | None) -> night.Plan:
         """On the lanes that are free now, and then those that will be when the songs under way have ended."""
@@ -300,7 +303,8 @@ def _queue(to_make: Sequence[Job], workers: int, outputs: Outputs, options: Opti
         pasts[job.song.id] = earlier(
             job, folder, epoch, folder.next_number, redo_degraded=options.redo_degraded
         )
-    return _Queue(jobs, pasts, workers)
+    begun = [told for job in jobs if (told := past.paced(pasts[job.song.id], job.answer)) is not None]
+    return _Queue(jobs, pasts, begun, workers)
 
 
 def _foreseen(job: Job, past: Past, shown: Sequence[Shown]) -> night.Song:

@@ -382,6 +382,9 @@ def _make(songs: list[Song], out: Path, options: Any, *, quiet: bool) -> None:
     exit_code = ended.exit_code(strict=options.strict)
     if not quiet or exit_code:
         view.summary(outputs)
+        if options.until is not None:
+            for line in outlook.closing(ended.songs, options.until.wall):
+                typer.echo(line, err=True)
     if ended.problem:
         typer.echo(ended.problem, err=True)
     raise typer.Exit(exit_code)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from runner.messages import QueuedSong
 from runner.night import Place, Plan, Song
-from runner.words import clock, span
+from runner.words import span
 
 SCHEMA = 1
 # Of each kind so many songs are named, the others counted.
@@ -71,10 +73,12 @@ def _headline(outlook: Outlook) -> str:
     if not outlook.songs:
         return f"nothing to make{made}"
     count = f"{len(outlook.landing)} of {len(outlook.songs)} songs"
+    last = max((place.end_s for place in outlook.landing), default=0.0)
+    by = f", the last at {clock(outlook.wall + last, outlook.wall)}" if outlook.landing else ""
     if outlook.until_wall is None:
-        return f"{count} by {clock(outlook.ends_wall, outlook.wall)}{made}"
+        return f"{count}{by}{made}"
     left = span(max(0.0, outlook.until_wall - outlook.wall))
-    return f"until {clock(outlook.until_wall, outlook.wall)}, in {left}: {count}{made}"
+    return f"until {clock(outlook.until_wall, outlook.wall)}, in {left}: {count}{by}{made}"
 
 
 def _line(what: str, songs: Sequence[str]) -> list[str]:
@@ -100,8 +104,24 @@ def foundation(songs: Sequence[Song]) -> str:
 
 def unfitting(song: Song, until_wall: float) -> str:
     """Why a song was not begun."""
-    needs = f"needs {span(song.forecast.seconds(song.steps))}; " if song.forecast.step_s else ""
+    needs = f"needs {span(_whole_s(song))}; " if song.forecast.step_s else ""
     return f"{needs}too little time was left until {clock(until_wall, until_wall)}"
+
+
+def closing(songs: Sequence[QueuedSong], until_wall: float) -> list[str]:
+    """What was not done in time, if anything was not: one line."""
+    counts = {state: sum(song.state == state for song in songs) for state in ("interrupted", "left")}
+    said = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
+    return [f"not done by {clock(until_wall, until_wall)}: {said}"] if said else []
+
+
+def clock(wall: float, now_wall: float) -> str:
+    """The time of day, with its weekday if that is another one."""
+    try:
+        then, now = time.localtime(wall), time.localtime(now_wall)
+    except (OverflowError, OSError, ValueError):  # of no year that a clock shows, or no number
+        return "?"
+    return time.strftime("%H:%M" if then[:3] == now[:3] else "%a %H:%M", then)
 
 
 # ---------------------------------------------------------------- all of it
@@ -132,12 +152,12 @@ def _cells(place: Place, outlook: Outlook) -> tuple[str, ...]:
 
 
 def _remarks(place: Place, outlook: Outlook) -> list[str]:
-    if not place.lands:
-        return ["begun; the next batch goes on"]
     said = ["goes on"] if place.song.begun else []
+    if not place.lands:
+        return [*said, "will not end; the next batch goes on"]
     if place.is_thinned:
         said.append("fewer steps, so that more songs end in time")
-    elif _has_fewer(place):
+    elif _has_fewer(place) and not place.song.begun:
         said.append("fewer steps, within its own timeout")
     if outlook.is_tight(place):
         said.append("tight")

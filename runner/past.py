@@ -8,14 +8,15 @@ import os
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from runner import manifest
 from runner.errors import ForeignFileError
 from runner.files import opened, read_json, read_message
-from runner.foresight import Decoder, Shown
-from runner.messages import SCHEMA, Outcome, SongRequest
+from runner.foresight import MEASURED_STEPS, Decoder, Shown, pace
+from runner.messages import SCHEMA, Outcome, SongAnswer, SongRequest
 from runner.songfolder import Attempt, Outputs, SongFolder
 from runner.verdict import End
 
@@ -74,6 +75,39 @@ def recall(folder: SongFolder, fingerprint: str, *, since: int = 1) -> Past:
         request=newest,
         attempt=mine[-1],
     )
+
+
+def paced(past: Past, answer: SongAnswer) -> Shown | None:
+    """What the last attempt at a song that is not finished tells of its own pace; None: too little."""
+    if past.attempt is None or past.request is None:
+        return None
+    pass_s = _pass_s(past.attempt)
+    if not pass_s or past.request.duration is None or not 0 < past.request.duration < math.inf:
+        return None
+    return Shown(
+        past.request.model_hash,
+        past.request.precision,
+        past.request.duration,
+        decoder=None,
+        threads=past.request.threads,
+        flop_s=answer.pass_flops / pass_s or None,
+    )
+
+
+def _pass_s(attempt: Attempt) -> float | None:
+    """Seconds of a pass by the newest lines of the step log, of which the first has none before it."""
+    steps = []
+    with suppress(OSError, ForeignFileError):
+        for line in _tail(attempt.steps).splitlines():
+            with suppress(ValueError, KeyError, TypeError, OverflowError, RecursionError):
+                told = json.loads(line)
+                steps.append((float(told["seconds"]), float(told["passes"])))
+    paces = [
+        seconds / (passes - before)
+        for (_, before), (seconds, passes) in pairwise(steps)
+        if 0 < passes - before < math.inf and 1e-6 < seconds < math.inf
+    ]
+    return pace(paces) if len(paces) >= MEASURED_STEPS else None
 
 
 def newer_file(folder: SongFolder) -> Path | None:

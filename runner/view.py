@@ -355,4 +355,4 @@ def final_table(now: Survey, *, unicode: bool = False) -> RenderableType:
 
 
 def _odd(row: Row) -> bool:
-    return row.state in ("degraded", "failed", "interrupted", "left") and bool(remark(row))
+    return row.state in ("degraded", "failed", "interrupted") and bool(remark(row))

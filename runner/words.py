@@ -76,14 +76,14 @@ def headline(now: Survey) -> str:
     batch = now.batch
     if batch is None:
         return ""
-    began = clock(batch.started_wall, now.taken_wall)
+    began = _clock(batch.started_wall, now.taken_wall)
     if now.parent_alive:
-        end = "" if batch.until_wall is None else f", until {clock(batch.until_wall, now.taken_wall)}"
-        return f"batch runs since {began} (pid {batch.pid}), {batch.workers} at once{end}"
+        end = "" if batch.until_wall is None else f" until {_clock(batch.until_wall, now.taken_wall)}"
+        return f"batch runs since {began}{end} (pid {batch.pid}), {batch.workers} at once"
     if batch.finished_wall is not None:
-        return f"batch ended {clock(batch.finished_wall, now.taken_wall)}, began {began}"
+        return f"batch ended {_clock(batch.finished_wall, now.taken_wall)}, began {began}"
     heard = max((row.heard_wall or 0.0 for row in now.own), default=0.0)
-    last = f", last heard {clock(heard, now.taken_wall)}" if heard >= batch.started_wall else ""
+    last = f", last heard {_clock(heard, now.taken_wall)}" if heard >= batch.started_wall else ""
     return f"batch died without a word, began {began}{last}; the same command goes on"
 
 
@@ -150,7 +150,7 @@ def memory_words(row: Row) -> str:
     return f"{row.rss / 2**30:.1f}{swapped} GB"
 
 
-def clock(wall: float, now_wall: float) -> str:
+def _clock(wall: float, now_wall: float) -> str:
     """The time of day, with its weekday if that is another one."""
     try:
         then, now = time.localtime(wall), time.localtime(now_wall)
