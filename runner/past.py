@@ -179,7 +179,7 @@ def _threads(made: dict[str, Any]) -> int:
 
 
 def _flop_s(made: dict[str, Any]) -> float | None:
-    with suppress(KeyError, TypeError, ValueError, OverflowError):
+    with suppress(KeyError, TypeError, ValueError, OverflowError, ZeroDivisionError):
         flop_s = float(made["pass_flops"]) / float(made["pass_s"])
         return flop_s if 0 < flop_s < math.inf else None
     return None

@@ -202,9 +202,7 @@ def test_only_the_last_of_a_place_is_begun_without_landing(
 
 @given(SONGS, st.integers(0, 60).map(float), ENDS)
 @laws
-def test_one_after_the_other_as_many_land_as_can_at_all(
-    songs: list[Song], free: float, end_s: float
-) -> None:
+def test_one_after_the_other_as_many_land_as_can_at_all(songs: list[Song], free: float, end_s: float) -> None:
     """By trying every choice of them; so never fewer than in the order of their files."""
     landed = len(told(plan(songs, [free], end_s)))
     most = max(
@@ -247,7 +245,7 @@ def test_more_time_never_means_fewer_songs(songs: list[Song], end_s: float, more
 @given(SONGS, ENDS)
 @laws
 def test_as_few_are_thinned_as_any_choice_would(songs: list[Song], end_s: float) -> None:
-    """One after the other, by trying all: at most one more than the best that there is."""
+    """One after the other, by trying all."""
     made = plan(songs, [0.0], end_s)
     landed, thinned = len(told(made)), sum(place.is_thinned for place in made.places)
     best = min(
@@ -256,7 +254,7 @@ def test_as_few_are_thinned_as_any_choice_would(songs: list[Song], end_s: float)
         for thin in product((False, True), repeat=landed)
         if not few or sum(least_s(s) if t else whole_s(s) for s, t in zip(few, thin, strict=True)) <= end_s
     )
-    assert thinned <= best + 1
+    assert thinned == best
 
 
 @given(SONGS, LANES, ENDS)
@@ -266,8 +264,8 @@ def test_the_same_songs_make_the_same_plan(songs: list[Song], free_at: list[floa
 
 
 def test_a_thousand_songs_are_planned_at_once() -> None:
-    """At every turn of a long night; the count would be wrong, or this would take minutes, if all were tried."""
+    """As at every turn of a long night; it would take minutes if all choices were tried."""
     songs = [song(str(n), 10.0 + n % 7, steps=12) for n in range(1000)]
     made = plan(songs, [0.0, 0.0], 3000.0)
     assert len(told(made)) > 500
-    assert MIN_DENSITY <= min(place.steps for place in made.places)
+    assert min(place.steps for place in made.places) >= MIN_DENSITY
