@@ -17,7 +17,7 @@ from runner.messages import SongAnswer
 
 # Of the songs that tell of it, those nearest in length; of equally near ones the newest.
 TOLD_BY = 5
-# How much longer it may take: measured songs differ by this much or more (benchmarks/overnight.py), and what
+# How much longer it may take: measured songs differ by this much or more (benchmarks/forecast.py), and what
 # is only reckoned knows nothing of this processor but its instructions.
 MEASURED_MARGIN = 0.15
 RECKONED_MARGIN = 1.0
