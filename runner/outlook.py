@@ -91,15 +91,16 @@ def _line(what: str, songs: Sequence[str]) -> list[str]:
 
 def foundation(songs: Sequence[Song]) -> str:
     """What the forecast stands on, and how far it may be off."""
-    margin = f"{max(song.forecast.margin for song in songs):.0%}".replace("%", " %")
+    margin = max(song.forecast.margin for song in songs)
+    longer = f"{100 * margin:.0f} % longer" if margin < 1 else f"{1 + margin:.0f} times as long"
     reckoned = sum(song.forecast.by == 0 for song in songs)
     by = max(song.forecast.by for song in songs)
     here = f"by {by} song{'s' if by > 1 else ''} made here"
     if not reckoned:
-        return f"{here}: may take {margin} longer"
+        return f"{here}: may take {longer}"
     if reckoned == len(songs):
-        return f"by reckoning, not measured here: may take {margin} longer, until the first song is made"
-    return f"{here}, {reckoned} of {len(songs)} by reckoning alone: these may take {margin} longer"
+        return f"by reckoning, not measured here: may take {longer}; better known once a song is made"
+    return f"{here}, {reckoned} of {len(songs)} by reckoning alone: may take {longer}"
 
 
 def unfitting(song: Song, until_wall: float) -> str:

@@ -72,6 +72,16 @@ def test_one_is_thinned_no_more_than_lets_all_end_in_time_and_comes_last() -> No
     assert told(made) == [("c", 0, 10, 10), ("b", 10, 30, 10), ("a", 30, 54, 8)]
 
 
+def test_the_thinned_come_last_though_they_take_less_time() -> None:
+    made = plan([song("a", 30), song("b", 29, whole=True)], [0.0], 50)
+    assert told(made) == [("b", 0, 29, 10), ("a", 29, 50, 7)]
+
+
+def test_the_longest_time_left_over_on_any_place_is_told() -> None:
+    made = plan([song("a", 30), song("b", 100, whole=True, keeps=False)], [0.0, 20.0], 50)
+    assert (names(made), made.spare_s) == (("a", "", "b"), 30)
+
+
 def test_the_thinned_share_their_loss() -> None:
     made = plan([song("a", 30), song("b", 30), song("c", 10)], [0.0], 48)
     assert told(made) == [("c", 0, 10, 10), ("a", 10, 28, 6), ("b", 28, 46, 6)]
