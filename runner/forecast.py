@@ -20,6 +20,8 @@ TOLD_BY = 5
 # How much longer it may take: measured songs differ by this much or more (benchmarks/forecast.py), and what
 # is only reckoned knows nothing of this processor but its instructions.
 MEASURED_MARGIN = 0.15
+# One or two songs do not show how much they differ here.
+FEW, FEW_MARGIN = 3, 0.3
 RECKONED_MARGIN = 1.0
 # Start, imports and loading, where no song has shown them.
 AROUND_S = 10.0
@@ -60,7 +62,8 @@ def forecast(
     speeds = [song.flop_s * _threads(threads) / _threads(song.threads) for song in told if song.flop_s]
     if speeds:
         pass_s = answer.pass_flops / median(speeds)
-        margin = max(MEASURED_MARGIN, (max(speeds) - min(speeds)) / min(speeds) / 2)
+        least = FEW_MARGIN if len(speeds) < FEW else MEASURED_MARGIN
+        margin = max(least, (max(speeds) - min(speeds)) / min(speeds) / 2)
     else:
         pass_s, margin = answer.pass_core_s / _threads(threads), RECKONED_MARGIN
     around = [song.around_s for song in told if song.around_s is not None]
