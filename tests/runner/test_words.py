@@ -158,6 +158,8 @@ def test_a_name_that_two_jobs_have_is_said_with_its_job() -> None:
 
 def test_the_headline_tells_a_running_an_ended_and_a_dead_batch_apart() -> None:
     assert headline(survey_of()) == "batch runs since 05:30 (pid 4242), 2 at once"
+    night = replace(BATCH, until_wall=NOW + 1800)
+    assert headline(survey_of(batch=night)) == "batch runs since 05:30 until 07:00 (pid 4242), 2 at once"
     ended = replace(BATCH, started_wall=NOW - 86_400, finished_wall=NOW - 60)
     assert headline(survey_of(alive=False, batch=ended)) == "batch ended 06:29, began Tue 06:30"
     heard = replace(RUNNING, heard_wall=NOW - 1800)
