@@ -233,7 +233,12 @@ def sample(
 
 def passes_left(state: State, *, cfg: float, sampler: str) -> int:
     """Transformer passes that what is left of the state's grid takes."""
-    return (state.steps - state.step) * _passes_a_step(solvers.named(sampler), cfg)
+    return (state.steps - state.step) * passes_a_step(sampler, cfg)
+
+
+def passes_a_step(sampler: str, cfg: float) -> int:
+    """Transformer passes of one solver step. Raises RequestError for a sampler that there is none of."""
+    return _passes(solvers.named(sampler), cfg)
 
 
 def save_state(path: Path, state: State) -> None:
@@ -365,11 +370,11 @@ def _advance(
         velocity=step.v,
         memory=step.memory,
         position=state.position + 1,
-        passes=state.passes + _passes_a_step(solver, cfg),
+        passes=state.passes + _passes(solver, cfg),
     )
 
 
-def _passes_a_step(solver: solvers.Solver, cfg: float) -> int:
+def _passes(solver: solvers.Solver, cfg: float) -> int:
     return solver.evaluations * (2 if guidance.is_on(cfg) else 1)
 
 

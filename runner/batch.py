@@ -6,20 +6,24 @@ import asyncio
 import signal
 import time
 import traceback
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from runner import cgroups, journal, machine, manifest, past, probes, processes
+from runner import cgroups, journal, machine, manifest, night, past, probes, processes, verdict
 from runner.admission import DISK_RESERVE, Free, Need, Room, side_by_side
 from runner.errors import ForeignFileError, OutputError
 from runner.files import is_full, read_message, write_message
+from runner.forecast import forecast
+from runner.foresight import Shown
 from runner.messages import FINAL_STATES, Batch, QueuedSong, SongState
+from runner.outlook import Outlook, unfitting
+from runner.past import Past
 from runner.songfolder import Outputs, SongFolder
-from runner.supervise import STOPPED, House, Job, need_of, supervise
+from runner.supervise import STOPPED, House, Job, earlier, need_of, supervise
+from runner.until import Until, clocks
 from runner.words import Change, size
 
 # One song uses eight cores well; more are better spent on a second song.
@@ -32,13 +36,55 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 class Options:
     """workers: songs at once; None: by cores and memory. force: make all anew, with new seeds.
 
-    redo_degraded: make those anew that had fewer steps than asked.
+    redo_degraded: make those anew that had fewer steps than asked. until: when to end, whatever is made then.
     """
 
     workers: int | None = None
     force: bool = False
     redo_degraded: bool = False
     strict: bool = False
+    until: Until | None = None
+
+
+@dataclass(slots=True)
+class _Queue:
+    """The songs that are still to be made, and whose turn it is.
+
+    pasts: what earlier batches left of them; begun: what that shows of their pace. makers: so many that take
+    songs from here. ends: when those under way are foreseen to end, monotonic.
+    """
+
+    jobs: list[Job]
+    pasts: dict[str, Past]
+    begun: list[Shown]
+    makers: int
+    ends: dict[str, float] = field(default_factory=dict)
+
+    def songs(self, shown: Sequence[Shown]) -> list[night.Song]:
+        """shown: by finished songs, which tell more than those that were only begun."""
+        known = [*self.begun, *shown]
+        return [_foreseen(job, self.pasts[job.song.id], known) for job in self.jobs]
+
+    def plan(self, shown: Sequence[Shown], left_s: float | None) -> night.Plan:
+        """On the lanes that are free now, and then those that will be when the songs under way have ended."""
+        now = time.monotonic()
+        free = max(1, min(self.makers - len(self.ends), len(self.jobs)))
+        later = (max(0.0, end - now) for end in self.ends.values())
+        return night.plan(self.songs(shown), [*[0.0] * free, *later], left_s)
+
+    def next(self, house: House) -> Job | None:
+        """The song whose turn it is, as the night has it; None: no more fits."""
+        if house.until is None:
+            return self.jobs.pop(0) if self.jobs else None
+        places = self.plan(house.shown, house.left_s).places
+        place = next((place for place in places if place.lane == 0), None)
+        if place is None:
+            self.makers -= 1
+            return None
+        (job,) = (job for job in self.jobs if job.song.id == place.song.id)
+        self.jobs.remove(job)
+        self.ends[job.song.id] = time.monotonic() + place.end_s
+        return replace(job, density=place.steps if place.is_thinned else None, lands=place.lands)
 
 
 @dataclass(slots=True)
@@ -82,17 +128,22 @@ class _Board:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How a batch ended: every song's final state, the signal that stopped it, trouble with its disk."""
+    """How a batch ended: every song's final state, the signal that stopped it, trouble with its disk.
+
+    in_time: its time was over, as it was told; what was under way then is for another night, as what is left.
+    """
 
     songs: tuple[QueuedSong, ...]
     stopped_by: int | None = None
     problem: str = ""
+    in_time: bool = False
 
     def exit_code(self, *, strict: bool) -> int:
         states = {song.state for song in self.songs}
         if self.stopped_by is not None:
             return 128 + self.stopped_by
-        bad: set[SongState] = {"failed", "interrupted", *(("degraded", "left") if strict else ())}
+        bad: set[SongState] = {"failed"}
+        bad |= {"degraded", "left", "interrupted"} if strict else set() if self.in_time else {"interrupted"}
         return 1 if states & bad or self.problem else 0
 
 
@@ -108,8 +159,10 @@ def run(
     *,
     show: Callable[[], None],
     house: House | None = None,
+    announce: Callable[[Outlook], None] | None = None,
 ) -> Ended:
-    """Make all songs of jobs that are not made yet. show() is called about once a second.
+    """Make all songs of jobs that are not made yet. show() is called about once a second, announce() once
+    before the first song where there is an end.
 
     Raises LockedError or OutputError before anything is started, OutputError also when the outputs were
     removed or moved away meanwhile: then no child lives any more.
@@ -117,7 +170,17 @@ def run(
     with outputs.locked() as held:
         if past.is_newer(outputs.batch):
             raise OutputError(_newer(outputs.batch))
-        return asyncio.run(_run(jobs, outputs, options, show, house or House(mark=""), held))
+        return asyncio.run(_run(jobs, outputs, options, show, house or House(mark=""), held, announce))
+
+
+def foresee(jobs: Sequence[Job], outputs: Outputs, options: Options) -> Outlook:
+    """What `run` would make, and when. Only reads."""
+    house = _informed(House(mark=""), outputs, options)
+    epoch = _epoch(outputs) if options.force else 0.0
+    songs, to_make = _sorted_out(jobs, outputs, options, epoch)
+    workers = _workers(to_make, outputs, options, house)
+    queue = _queue(to_make, workers, outputs, options, epoch)
+    return _outlook(queue, songs, workers, house)
 
 
 async def _run(
@@ -127,6 +190,7 @@ async def _run(
     show: Callable[[], None],
     house: House,
     held: Callable[[], bool],
+    announce: Callable[[Outlook], None] | None,
 ) -> Ended:
     me = processes.me()
     processes.adopt_orphans()
@@ -137,19 +201,20 @@ async def _run(
     epoch = _epoch(outputs) if options.force else 0.0
     songs, to_make = _sorted_out(jobs, outputs, options, epoch)
     house = replace(
-        house,
+        _informed(house, outputs, options),
         mark=f"{place}{me.pid}.{me.started}",
         epoch=epoch,
         own=processes.children(),
-        shown=past.shown(outputs),
-        memory=machine.usable_memory(probes.total_bytes(), cgroups.memory_limit(house.root)),
     )
     workers = _workers(to_make, outputs, options, house)
     house = replace(house, room=Room(workers))
-    head = Batch(me.pid, me.started, me.boot_id, time.time(), None, workers, [], epoch)
+    until_wall = None if options.until is None else options.until.wall
+    head = Batch(me.pid, me.started, me.boot_id, time.time(), None, workers, [], epoch, until_wall=until_wall)
     board = _Board(outputs, head, held, songs)
     board.write()
-    queue = deque(_with_threads(to_make, workers))
+    queue = _queue(to_make, workers, outputs, options, epoch)
+    if announce is not None and options.until is not None:
+        announce(_outlook(queue, songs, workers, house))
     with _signals(house) as received, cgroups.held(site, house.memory_for_songs) as group:
         house = replace(house, songs=group)
         makers = [asyncio.create_task(_make(queue, outputs, house, board, options)) for _ in range(workers)]
@@ -162,9 +227,20 @@ async def _run(
             f"{outputs.folder}: was removed or moved away, so this batch has ended; the same command begins "
             "anew, and goes on with --out where the folder lies now"
         )
-    _close(board)
+    _close(board, _why_left(queue, house) if options.until and not received else {})
     problem = board.problem or board.put_off
-    return Ended(tuple(board.songs.values()), received[0] if received else None, problem)
+    stopped_by = received[0] if received else None
+    return Ended(tuple(board.songs.values()), stopped_by, problem, in_time=house.is_over)
+
+
+def _informed(house: House, outputs: Outputs, options: Options) -> House:
+    """The house with what is known before anything is begun."""
+    return replace(
+        house,
+        shown=past.shown(outputs),
+        memory=machine.usable_memory(probes.total_bytes(), cgroups.memory_limit(house.root)),
+        until=options.until,
+    )
 
 
 def _newer(file: Path) -> str:
@@ -226,6 +302,51 @@ def _with_threads(jobs: Sequence[Job], workers: int) -> Iterator[Job]:
         yield replace(job, song=replace(job.song, threads=job.song.threads or threads))
 
 
+def _queue(to_make: Sequence[Job], workers: int, outputs: Outputs, options: Options, epoch: float) -> _Queue:
+    jobs = list(_with_threads(to_make, workers))
+    pasts = {}
+    for job in jobs:
+        folder = outputs.song(job.song.id)
+        pasts[job.song.id] = earlier(
+            job, folder, epoch, folder.next_number, redo_degraded=options.redo_degraded
+        )
+    begun = [told for job in jobs if (told := past.paced(pasts[job.song.id], job.answer)) is not None]
+    return _Queue(jobs, pasts, begun, workers)
+
+
+def _foreseen(job: Job, past: Past, shown: Sequence[Shown]) -> night.Song:
+    """What the night has to know of a song: how its next attempt would be made, and how long that takes."""
+    song, made = job.song, bool(past.outcomes) and past.outcomes[-1].cause is None
+    plan = verdict.next_attempt(job.plan, past.ends, attempts=song.attempts, checkpoint_t=past.checkpoint_t)
+    if made or isinstance(plan, verdict.GiveUp):  # `earlier` leaves none of these but with a made song
+        plan = job.plan
+    goes_on = plan.resume and past.checkpoint is not None
+    left = 0.0 if plan.mode == "estimate" else past.left if goes_on else 1.0
+    known = forecast(job.answer, shown, precision=plan.precision, threads=plan.threads, left=left)
+    if made:
+        known = replace(known, step_s=0.0, around_s=0.0)
+    steps = plan.density
+    if song.foresight:
+        limit_s = min(song.timeout_s, song.deadline_s or song.timeout_s)
+        steps = known.steps_within(limit_s, most=steps, least=verdict.MIN_DENSITY)
+    least = night.least_steps(steps, may_thin=song.foresight and left > 0)
+    return night.Song(song.id, known, steps, least, asked=job.answer.steps, begun=goes_on, keeps=song.resume)
+
+
+def _outlook(queue: _Queue, songs: Mapping[str, QueuedSong], workers: int, house: House) -> Outlook:
+    wall, _ = clocks()
+    plan = queue.plan(house.shown, house.left_s)
+    until_wall = None if house.until is None else house.until.wall
+    made = sum(song.state in ("done", "degraded") for song in songs.values())
+    return Outlook(plan, made, workers, wall, until_wall)
+
+
+def _why_left(queue: _Queue, house: House) -> dict[str, str]:
+    """Of each song that was not begun."""
+    assert house.until is not None
+    return {song.id: unfitting(song, house.until.wall) for song in queue.songs(house.shown)}
+
+
 def _epoch(outputs: Outputs) -> float:
     """When the making of all anew began: now, or with the batch before this one if that was not finished."""
     try:
@@ -243,10 +364,9 @@ def _will_do(done: dict[str, Any], options: Options, epoch: float) -> bool:
     return not (options.redo_degraded and done["state"] == "degraded")
 
 
-async def _make(queue: deque[Job], outputs: Outputs, house: House, board: _Board, options: Options) -> None:
-    """Take songs from the queue until it is empty or the batch is to end."""
-    while queue and board.held() and not house.stopping.is_set():
-        job = queue.popleft()
+async def _make(queue: _Queue, outputs: Outputs, house: House, board: _Board, options: Options) -> None:
+    """Take songs from the queue until no more fits or the batch is to end."""
+    while board.held() and not house.stopping.is_set() and (job := queue.next(house)) is not None:
         folder = outputs.song(job.song.id)
         if _asked_out(folder):
             board.put(QueuedSong(folder.id, "interrupted", note=STOPPED))
@@ -254,7 +374,7 @@ async def _make(queue: deque[Job], outputs: Outputs, house: House, board: _Board
         try:
             folder.prepare()
             ended = await supervise(job, folder, house, board.put, redo_degraded=options.redo_degraded)
-            if ended.state == "left":
+            if ended.state == "left" and not house.is_over:
                 board.put_off = ended.note
         except OutputError as error:
             ended = QueuedSong(job.song.id, "failed", note=str(error))
@@ -263,6 +383,7 @@ async def _make(queue: deque[Job], outputs: Outputs, house: House, board: _Board
             ended = QueuedSong(job.song.id, "interrupted" if is_full(error) else "failed", note=words)
         except Exception as error:  # noqa: BLE001 — a defect of ours costs this song, not the night
             ended = QueuedSong(job.song.id, "failed", note=_log_defect(outputs, error))
+        queue.ends.pop(job.song.id, None)
         board.put(ended)
 
 
@@ -287,7 +408,7 @@ def _log_defect(outputs: Outputs, error: Exception) -> str:
 
 async def _watch(
     makers: Sequence[asyncio.Task[None]],
-    queue: deque[Job],
+    queue: _Queue,
     house: House,
     board: _Board,
     show: Callable[[], None],
@@ -296,7 +417,7 @@ async def _watch(
     asked: asyncio.Task[Any] = asyncio.create_task(house.stopping.wait())
     try:
         while True:
-            if not board.held():
+            if house.is_over or not board.held():
                 house.stopping.set()
             if house.stopping.is_set() and not board.head.stopping:
                 board.stop()
@@ -316,11 +437,11 @@ async def _watch(
         await asyncio.gather(asked, *makers, return_exceptions=True)
 
 
-def _take_out(queue: deque[Job], board: _Board) -> None:
+def _take_out(queue: _Queue, board: _Board) -> None:
     """Leave out songs that have not begun and that somebody asked to stop."""
-    for job in list(queue):
+    for job in list(queue.jobs):
         if _asked_out(board.outputs.song(job.song.id)):
-            queue.remove(job)
+            queue.jobs.remove(job)
             board.put(QueuedSong(job.song.id, "interrupted", note=STOPPED))
 
 
@@ -346,10 +467,12 @@ async def _end_strays(house: House) -> None:
     processes.reap_adopted(house.own)
 
 
-def _close(board: _Board) -> None:
+def _close(board: _Board, why_left: Mapping[str, str]) -> None:
     for id, song in board.songs.items():
-        if song.state in ("queued", "running"):
-            board.songs[id] = replace(song, state="left" if song.state == "queued" else "interrupted")
+        if song.state == "queued":
+            board.songs[id] = replace(song, state="left", note=why_left.get(id, song.note))
+        elif song.state == "running":
+            board.songs[id] = replace(song, state="interrupted")
     board.write(finished=time.time())
 
 

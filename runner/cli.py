@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from runner.finish import End
     from runner.models import Question
     from runner.spec import Song
+    from runner.supervise import Job
 
 app = typer.Typer(
     name="runner",
@@ -117,6 +118,14 @@ def batch(
     strict: Strict = False,
     quiet: Quiet = False,
     on_finish: OnFinish = None,
+    until: Annotated[
+        str | None,
+        typer.Option(help="End by then: 07:00, 8h, or 2026-11-27T07:00; as many songs as fit come first."),
+    ] = None,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Only say what would be made, and when; make nothing.")
+    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="With --plan: print JSON.")] = False,
 ) -> None:
     """Make all songs of the job files, each in its own watched process.
 
@@ -126,7 +135,11 @@ def batch(
     from runner.batch import Options
     from runner.songfolder import Outputs
     from runner.spec import Overrides, load
+    from runner.until import until as ending
 
+    if json and not plan:
+        raise UsageError("--json: goes with --plan; `runner status --json` tells of a batch that runs")
+    ends = None if until is None else ending(until)
     settings = {
         "preset": preset,
         "steps": steps,
@@ -137,9 +150,13 @@ def batch(
         "format": format,
         "foresight": foresight,
     }
+    overrides = Overrides(settings, model=model, force=force_options)
+    options = Options(workers, force, redo_degraded, strict, ends)
+    if plan:
+        _plan(load(files, overrides), out, options, quiet=quiet, json=json)
+        return
     with finish.told(Outputs(out), finish.parse(on_finish)) as end:
-        songs = load(files, Overrides(settings, model=model, force=force_options))
-        _make(songs, out, Options(workers, force, redo_degraded, strict), end, quiet=quiet)
+        _make(load(files, overrides), out, options, end, quiet=quiet)
     raise typer.Exit(end.exit_code)
 
 
@@ -572,35 +589,64 @@ def _top(
 
 
 def _make(songs: list[Song], out: Path, options: Any, end: End, *, quiet: bool) -> None:
-    from runner import manifest, report, view
+    from runner import outlook, report, view
     from runner.batch import run
-    from runner.check import check as ask
     from runner.songfolder import Outputs
-    from runner.supervise import Job
 
     outputs = Outputs(out)
     if out.exists():
         with outputs.locked():
             pass  # say that they are taken before anybody waits for the check
+    jobs = _checked(songs, quiet=quiet)
+
+    def announce(seen: outlook.Outlook) -> None:
+        if not quiet:
+            typer.echo("\n".join(outlook.lines(seen)), err=True)
+
+    with view.live(outputs, quiet=quiet, tell=end.journal.tell) as show:
+        ended = run(jobs, outputs, options, show=show, announce=announce)
+    end.exit_code, end.problem = ended.exit_code(strict=options.strict), ended.problem
+    page = report.at_end(outputs)
+    if not quiet or end.exit_code:
+        view.summary(outputs)
+        if options.until is not None:
+            for line in outlook.closing(ended.songs, options.until.wall):
+                typer.echo(line, err=True)
+        typer.echo(page, err=True)
+    if ended.problem:
+        typer.echo(ended.problem, err=True)
+
+
+def _plan(songs: list[Song], out: Path, options: Any, *, quiet: bool, json: bool) -> None:
+    from runner import outlook
+    from runner.batch import foresee
+    from runner.songfolder import Outputs
+
+    seen = foresee(_checked(songs, quiet=quiet), Outputs(out), options)
+    if json:
+        from json import dumps
+
+        typer.echo(dumps(outlook.as_json(seen), indent=2, ensure_ascii=False, allow_nan=False))
+    else:
+        typer.echo("\n".join(outlook.table(seen)))
+
+
+def _checked(songs: list[Song], *, quiet: bool) -> list[Job]:
+    """The songs as jobs, with what there is to say of them beforehand."""
+    from runner import manifest
+    from runner.check import check as ask
+    from runner.supervise import Job
+
     answers = ask(songs)
     if not quiet:
         for choice in dict.fromkeys(answer.choice for answer in answers):
             typer.echo(choice, err=True)
         for song, answer in zip(songs, answers, strict=True):
             _warn(song, answer.warnings)
-    jobs = [
+    return [
         Job(song, answer, manifest.fingerprint(song, answer))
         for song, answer in zip(songs, answers, strict=True)
     ]
-    with view.live(outputs, quiet=quiet, tell=end.journal.tell) as show:
-        ended = run(jobs, outputs, options, show=show)
-    end.exit_code, end.problem = ended.exit_code(strict=options.strict), ended.problem
-    page = report.at_end(outputs)
-    if not quiet or end.exit_code:
-        view.summary(outputs)
-        typer.echo(page, err=True)
-    if ended.problem:
-        typer.echo(ended.problem, err=True)
 
 
 def _absolute(path: Path | None) -> str | None:

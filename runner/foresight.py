@@ -51,7 +51,8 @@ SMALL = Decoder(0.8, 1.2)
 @dataclass(frozen=True, slots=True)
 class Shown:
     """What a finished song tells of others of its model: of their decoder, and how much memory for itself its
-    process had. None where it does not tell. duration: seconds.
+    process had. None where it does not tell. duration: seconds. flop_s: operations a second of its passes, on
+    so many threads. around_s: seconds besides sampling, decoding and writing.
     """
 
     model_hash: str
@@ -59,6 +60,9 @@ class Shown:
     duration: float
     decoder: Decoder | None
     private: int | None = None
+    threads: int = 0
+    flop_s: float | None = None
+    around_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -185,7 +185,8 @@ class QueuedSong:
 class Batch:
     """outputs/batch.json: who runs or ran last, and how every song of it stands. epoch: as in SongRequest.
 
-    stopping: it was asked to end, and its songs save their state.
+    stopping: it was asked to end, and its songs save their state. until_wall: when it is to end, seconds
+    since 1970; None: when all is made.
     """
 
     pid: int
@@ -197,6 +198,7 @@ class Batch:
     songs: list[QueuedSong]
     epoch: float = 0.0
     stopping: bool = False
+    until_wall: float | None = None
     schema: int = SCHEMA
 
 
@@ -255,6 +257,10 @@ class SongAnswer:
     bundle's files. choice: why these steps and guidance, in words for people. private_bytes, mapped_bytes:
     memory that the song will have for itself, and its model's files, which all songs of it share. lines: of
     its lyrics, where they were asked for.
+
+    passes: of the transformer, for one step in all windows. pass_flops, decode_flops: the work of one, and
+    of decoding the song. pass_core_s: seconds of one on one core, as reckoned. decoder_speed,
+    decoder_around_s: of a decoder that no song has shown yet (see foresight.Decoder).
     """
 
     song: str
@@ -272,6 +278,12 @@ class SongAnswer:
     private_bytes: int = 0
     mapped_bytes: int = 0
     lines: list[SungLine] = field(default_factory=list)
+    passes: int = 0
+    pass_flops: int = 0
+    decode_flops: int = 0
+    pass_core_s: float = 0.0
+    decoder_speed: float = 1.0
+    decoder_around_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

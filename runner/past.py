@@ -8,14 +8,15 @@ import os
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from runner import manifest
 from runner.errors import ForeignFileError
 from runner.files import opened, read_json, read_message
-from runner.foresight import Decoder, Shown
-from runner.messages import SCHEMA, Outcome, SongRequest
+from runner.foresight import MEASURED_STEPS, Decoder, Shown, pace
+from runner.messages import SCHEMA, Outcome, SongAnswer, SongRequest
 from runner.songfolder import Attempt, Outputs, SongFolder
 from runner.verdict import End
 
@@ -25,7 +26,10 @@ TAIL_BYTES = 2**20
 
 @dataclass(frozen=True, slots=True)
 class Past:
-    """What the folder tells of this making of the song: its attempts so far, oldest first."""
+    """What the folder tells of this making of the song: its attempts so far, oldest first.
+
+    left: the share of its steps behind the newest checkpoint.
+    """
 
     series: int | None = None
     seed: int | None = None
@@ -33,6 +37,7 @@ class Past:
     ends: tuple[End, ...] = ()
     checkpoint: Path | None = None
     checkpoint_t: float = 0.0
+    left: float = 1.0
     request: SongRequest | None = None
     attempt: Attempt | None = None  # the newest
 
@@ -54,6 +59,7 @@ def recall(folder: SongFolder, fingerprint: str, *, since: int = 1) -> Past:
     mine = [a for a in attempts if a.number in requests and requests[a.number].series == newest.series]
     outcomes = [_outcome(attempt) for attempt in mine]
     kept = [attempt for attempt in mine if attempt.checkpoint.exists()]
+    reached = _reached(kept[-1], requests) if kept else _Reached()
     return Past(
         series=newest.series,
         seed=newest.seed,
@@ -64,10 +70,44 @@ def recall(folder: SongFolder, fingerprint: str, *, since: int = 1) -> Past:
             if outcome.cause is not None and (outcome.cause != "no-disk" or outcome.attempt >= since)
         ),
         checkpoint=kept[-1].checkpoint if kept else None,
-        checkpoint_t=_reached(kept[-1], requests) if kept else 0.0,
+        checkpoint_t=reached.t,
+        left=reached.left,
         request=newest,
         attempt=mine[-1],
     )
+
+
+def paced(past: Past, answer: SongAnswer) -> Shown | None:
+    """What the last attempt at a song that is not finished tells of its own pace; None: too little."""
+    if past.attempt is None or past.request is None:
+        return None
+    pass_s = _pass_s(past.attempt)
+    if not pass_s or past.request.duration is None or not 0 < past.request.duration < math.inf:
+        return None
+    return Shown(
+        past.request.model_hash,
+        past.request.precision,
+        past.request.duration,
+        decoder=None,
+        threads=past.request.threads,
+        flop_s=answer.pass_flops / pass_s or None,
+    )
+
+
+def _pass_s(attempt: Attempt) -> float | None:
+    """Seconds of a pass by the newest lines of the step log, of which the first has none before it."""
+    steps = []
+    with suppress(OSError, ForeignFileError):
+        for line in _tail(attempt.steps).splitlines():
+            with suppress(ValueError, KeyError, TypeError, OverflowError, RecursionError):
+                told = json.loads(line)
+                steps.append((float(told["seconds"]), float(told["passes"])))
+    paces = [
+        seconds / (passes - before)
+        for (_, before), (seconds, passes) in pairwise(steps)
+        if 0 < passes - before < math.inf and 1e-6 < seconds < math.inf
+    ]
+    return pace(paces) if len(paces) >= MEASURED_STEPS else None
 
 
 def newer_file(folder: SongFolder) -> Path | None:
@@ -107,8 +147,12 @@ def shown_by(made: dict[str, Any]) -> Shown | None:
             float(made["duration"]),
             _decoder(made),
             _private(made),
+            _threads(made),
+            _flop_s(made),
+            _around_s(made),
         )
-        return told if 0 < told.duration < math.inf and (told.decoder or told.private) else None
+        tells = told.decoder or told.private or told.flop_s
+        return told if 0 < told.duration < math.inf and tells else None
     return None
 
 
@@ -124,6 +168,32 @@ def _private(made: dict[str, Any]) -> int | None:
     with suppress(KeyError, TypeError, IndexError):
         peak = made["attempts"][-1]["peak_private"]
         return peak if isinstance(peak, int) and peak > 0 and made["request"]["checkpoint"] is None else None
+    return None
+
+
+def _threads(made: dict[str, Any]) -> int:
+    with suppress(KeyError, TypeError):
+        threads = made["request"]["threads"]
+        return threads if type(threads) is int and threads > 0 else 0
+    return 0
+
+
+def _flop_s(made: dict[str, Any]) -> float | None:
+    with suppress(KeyError, TypeError, ValueError, OverflowError, ZeroDivisionError):
+        flop_s = float(made["pass_flops"]) / float(made["pass_s"])
+        return flop_s if 0 < flop_s < math.inf else None
+    return None
+
+
+def _around_s(made: dict[str, Any]) -> float | None:
+    """Of a song whose last attempt made all of it: all its time but the passes at their pace, and the end."""
+    with suppress(KeyError, TypeError, ValueError, IndexError, OverflowError):
+        phases = made["phases"]
+        spent_s = (
+            float(made["passes"]) * float(made["pass_s"]) + float(phases["decode"]) + float(phases["write"])
+        )
+        around_s = float(made["attempts"][-1]["elapsed_s"]) - spent_s
+        return around_s if made["request"]["checkpoint"] is None and 0 <= around_s < math.inf else None
     return None
 
 
@@ -152,14 +222,37 @@ def _outcome(attempt: Attempt) -> Outcome:
 
 
 def last_t(attempt: Attempt) -> float | None:
-    """How far the attempt's steps came: t in the last line of its step log that is whole and has one."""
+    """How far the attempt's steps came; None where its step log does not say."""
+    reached = _last(attempt)
+    return None if reached is None else reached.t
+
+
+@dataclass(frozen=True, slots=True)
+class _Reached:
+    """How far a checkpoint is: t, and the share of the steps that is left, which are not spread evenly."""
+
+    t: float = 0.0
+    left: float = 1.0
+
+
+def _last(attempt: Attempt) -> _Reached | None:
+    """By the last line of the step log that is whole and has a t."""
     with suppress(OSError, ForeignFileError):
         for line in reversed(_tail(attempt.steps).splitlines()):
             with suppress(ValueError, KeyError, TypeError, OverflowError, RecursionError):
-                t = float(json.loads(line)["t"])
+                told = json.loads(line)
+                t = float(told["t"])
                 if 0 <= t <= 1:
-                    return t
+                    return _Reached(t, _left(told, t))
     return None
+
+
+def _left(told: dict[str, Any], t: float) -> float:
+    with suppress(KeyError, TypeError, ValueError, OverflowError, ZeroDivisionError):
+        left = 1 - float(told["step"]) / float(told["steps"])
+        if 0 <= left <= 1:
+            return left
+    return 1 - t
 
 
 def _tail(path: Path) -> str:
@@ -169,15 +262,15 @@ def _tail(path: Path) -> str:
         return file.read(TAIL_BYTES).decode(errors="replace")
 
 
-def _reached(attempt: Attempt, requests: Mapping[int, SongRequest]) -> float:
-    """t of the attempt's checkpoint; where its log has no whole line yet, of the one that it went on from."""
-    t, begun = last_t(attempt), requests[attempt.number].checkpoint
-    if t is not None or begun is None:
-        return t or 0.0
+def _reached(attempt: Attempt, requests: Mapping[int, SongRequest]) -> _Reached:
+    """By the attempt's own log; where that has no whole line yet, by that of the one that it went on from."""
+    reached, begun = _last(attempt), requests[attempt.number].checkpoint
+    if reached is not None or begun is None:
+        return reached or _Reached()
     name = Path(begun).parent.name
     earlier = Attempt(attempt.folder.parent / name)
     known = name.isdecimal() and earlier.number < attempt.number and earlier.number in requests
-    return _reached(earlier, requests) if known else 0.0
+    return _reached(earlier, requests) if known else _Reached()
 
 
 def _end(outcome: Outcome, request: SongRequest) -> End:

@@ -254,6 +254,7 @@ def as_json(survey: Survey) -> dict[str, Any]:
             "workers": batch.workers,
             "stopping": batch.stopping,
             "left_s": left_s(survey),
+            "until_wall": batch.until_wall,
         },
         "memory": asdict(survey.memory),
         "songs": [asdict(row) for row in survey.rows],

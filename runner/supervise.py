@@ -38,6 +38,7 @@ from runner.messages import (
 from runner.past import Past, last_t, read_outcome, recall, shown_by
 from runner.songfolder import Attempt, SongFolder
 from runner.spec import Song, asked
+from runner.until import Until, clocks
 from runner.verdict import GiveUp, Kill, Plan, Watch
 
 Done = TypeVar("Done")
@@ -55,21 +56,29 @@ WORKER = (sys.executable, "-P", "-m", "runner.worker", "sing")
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A song with all that was decided about it before the first child starts."""
+    """A song with all that was decided about it before the first child starts.
+
+    density: the steps that the night has for it; None: all. lands: it is to end before the batch does.
+    """
 
     song: Song
     answer: SongAnswer
     fingerprint: str
+    density: int | None = None
+    lands: bool = True
 
     @property
     def plan(self) -> Plan:
         """The first attempt."""
+        asked = self.answer.steps
+        density = asked if self.density is None else min(asked, self.density)
         return Plan(
-            density=self.answer.steps,
+            density=density,
             precision=self.answer.precision,
             chunk_frames=128,
             threads=self.song.threads or processes.usable_cores(),
             resume=self.song.resume,
+            note=f"{density} steps instead of {asked}, to end in time" if density < asked else "",
         )
 
 
@@ -82,7 +91,7 @@ class House:
     started and waits for; any other child is a stray. shown: by the songs finished here, the newest last.
     await_s: how long to wait for memory or disk that no song of ours has. memory: bytes of RAM that we may
     count on; None: unknown. root: where proc and sys tell of control groups. songs: the one that holds them;
-    None: our watching has to do.
+    None: our watching has to do. until: when the batch has to end; None: when all is made.
     """
 
     mark: str
@@ -100,6 +109,16 @@ class House:
     memory: int | None = None
     root: Path = Path("/")
     songs: cgroups.Songs | None = None
+    until: Until | None = None
+
+    @property
+    def left_s(self) -> float | None:
+        """Seconds until the batch has to end."""
+        return None if self.until is None else self.until.left_s(*clocks())
+
+    @property
+    def is_over(self) -> bool:
+        return self.left_s is not None and self.left_s <= 0
 
     @property
     def memory_for_songs(self) -> int | None:
@@ -169,11 +188,16 @@ async def supervise(
 
 
 def _take_up(job: Job, folder: SongFolder, house: House, since: int, *, redo_degraded: bool) -> Past:
-    """What earlier batches have left of this song that is worth going on with."""
+    """As `earlier`, in a folder that is cleared of what nobody needs."""
     folder.stop.unlink(missing_ok=True)
     folder.clean()
+    return earlier(job, folder, house.epoch, since, redo_degraded=redo_degraded)
+
+
+def earlier(job: Job, folder: SongFolder, epoch: float, since: int, *, redo_degraded: bool) -> Past:
+    """What earlier batches have left of this song that is worth going on with, by its files alone."""
     past = recall(folder, job.fingerprint, since=since)
-    if house.epoch and past.request is not None and past.request.epoch != house.epoch:
+    if epoch and past.request is not None and past.request.epoch != epoch:
         return Past()  # to be made anew, seed and all
     if redo_degraded and past.outcomes and past.outcomes[-1].song.get("degraded"):
         return Past(seed=past.seed)
@@ -273,7 +297,8 @@ async def _turn(
     kind = ""
     while True:
         if (stop := _asked_to_stop(folder, house)) is not None:
-            return replace(waiting, state="interrupted", note=stop.message)
+            unbegun = house.is_over and not past.outcomes
+            return replace(waiting, state="left" if unbegun else "interrupted", note=stop.message)
         now = time.monotonic()
         if not room.is_empty():
             empty_since = now
@@ -377,6 +402,8 @@ def _ask(
     timeout_s = song.timeout_s if left_s is None else min(song.timeout_s, left_s)
     if plan.mode == "estimate":
         timeout_s = ESTIMATE_S
+    elif job.lands and house.left_s is not None:
+        timeout_s = max(0.0, min(timeout_s, house.left_s))  # so that its foresight makes it end in time
     decoder = foresight.decoder_of_nearest(
         house.shown,
         model_hash=answer.model_hash,
@@ -486,6 +513,8 @@ def _group(house: House, limits: verdict.Limits) -> cgroups.Group | None:
 
 
 def _asked_to_stop(folder: SongFolder, house: House) -> Kill | None:
+    if house.is_over:
+        return Kill("interrupted", "its time was over; goes on with the same command")
     if house.stopping.is_set():
         return Kill("interrupted", "stopped with its batch; goes on with the same command")
     if folder.stop.is_file():

@@ -587,7 +587,8 @@ def next_attempt(
 
 def _after(course: _Course, end: End) -> _Course:
     plan, count = course.plan, course.count
-    if end.density is not None:  # it may have thinned its grid itself
+    unbegun = end.cause in FREE_CAUSES and end.t == 0  # another night may have the time for more steps
+    if end.density is not None and not unbegun:  # it may have thinned its grid itself
         plan = replace(plan, density=min(plan.density, max(end.density, MIN_DENSITY)))
     if end.cause in FREE_CAUSES or end.cause == "no-disk":
         return replace(course, plan=replace(plan, note="goes on"))

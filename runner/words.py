@@ -136,8 +136,9 @@ def _headlines(now: Survey) -> list[str]:
     if now.parent_alive and batch.stopping:
         return ["stopping: songs save their state", f"since {began}", f"pid {batch.pid}"]
     if now.parent_alive:
+        end = "" if batch.until_wall is None else f" until {_clock(batch.until_wall, now.taken_wall)}"
         at_once = f"{batch.workers} at once"
-        return [f"batch runs since {began}", *machine_words(now.memory), at_once, f"pid {batch.pid}"]
+        return [f"batch runs since {began}{end}", *machine_words(now.memory), at_once, f"pid {batch.pid}"]
     if batch.finished_wall is not None:
         return [f"batch ended {_clock(batch.finished_wall, now.taken_wall)}", f"began {began}"]
     heard = max((row.heard_wall or 0.0 for row in now.own), default=0.0)

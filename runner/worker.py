@@ -140,6 +140,7 @@ def _answer(question: SongQuestion) -> SongAnswer:
         private_bytes=private,
         mapped_bytes=mapped,
         lines=_lines(plan) if question.lines else [],
+        **_work(model, plan, question.window, run, arithmetic),
     )
 
 
@@ -168,6 +169,26 @@ def _changed(question: SongQuestion, model: Bundle) -> list[str]:
     if question.model_hash in (None, model.hash):
         return []
     return [f"{model.name}: its files have changed since the first one was made; this will be another song"]
+
+
+def _work(
+    model: Bundle, plan: Plan, window: float | None, run: Mapping[str, Any], arithmetic: Precision
+) -> dict[str, Any]:
+    """What a song's work is, and how fast it is reckoned to be done where no song has shown it."""
+    from diffrhythm import cost
+    from diffrhythm.generate import CHUNK_FRAMES
+    from diffrhythm.sampling import passes_a_step
+
+    pass_flops, decode_flops = _flops(model, plan.duration, window, CHUNK_FRAMES)
+    decoder = _usual_decoder(model, arithmetic)
+    return {
+        "passes": passes_a_step(run["sampler"], run["cfg"]) * len(plan.windows),
+        "pass_flops": pass_flops,
+        "decode_flops": decode_flops,
+        "pass_core_s": cost.passes_s(model.config, plan.windows[0].end, 1, arithmetic, 1),
+        "decoder_speed": decoder.speed,
+        "decoder_around_s": decoder.around_s,
+    }
 
 
 def _memory(
@@ -376,7 +397,7 @@ def _make(request: SongRequest, attempt: Attempt, pulse: Pulse, began: float) ->
         # Behind the error, whose frames keep the model that was opened.
         song = make() if resumed is None else resumed
     steps.event(Event("write"))
-    return _write(request, attempt, model, song, resume, steps.decoder_shown(song.seconds["decode"]))
+    return _write(request, attempt, model, song, resume, steps)
 
 
 def _write(
@@ -385,7 +406,7 @@ def _write(
     model: Bundle,
     song: Song,
     resume: State | None,
-    decoder: foresight.Decoder | None,
+    steps: _Steps,
 ) -> Outcome:
     """Put the song beside its request, at its loudness and with its tags."""
     from diffrhythm import audio, pictures
@@ -406,6 +427,7 @@ def _write(
     )
     audio.write(file, sound, request.format, subtype=SUBTYPES[request.bits], tags=tags)
     seconds = {**song.seconds, "write": time.monotonic() - began}
+    decoder = steps.decoder_shown(song.seconds["decode"])
     made = {
         "sha256": sha256(file),
         "degraded": _degraded(request, song, resume),
@@ -425,6 +447,7 @@ def _write(
         "outline": pictures.outline(sound),
         "precision": song.precision,
         "decoder": None if decoder is None else asdict(decoder),
+        **steps.paced(),
         "versions": {name: version(name) for name in ("torch", "numpy", "diffrhythm-runner")},
     }
     return Outcome(request.attempt, None, "made", t=1.0, song=made)
@@ -583,19 +606,15 @@ class _Steps:
         )
 
     def _flops(self) -> tuple[int, int]:
-        """Of a pass, which is over one window, and of all chunks of the decoder."""
-        from diffrhythm import cost
-        from diffrhythm.bundle import frames_of
-        from diffrhythm.generate import OVERLAP_FRAMES
-        from diffrhythm.vae import chunk_spans
+        request = self.request
+        duration = request.duration or self.model.longest
+        return _flops(self.model, duration, request.window, request.chunk_frames)
 
-        duration = self.request.duration or self.model.longest
-        at_once = self.model.duration_frames(min(duration, self.request.window or duration))
-        chunks = chunk_spans(max(at_once, frames_of(duration)), self.request.chunk_frames, OVERLAP_FRAMES)
-        return (
-            cost.of_pass(self.model.config, at_once),
-            cost.of_decoder(self.model.vae_config, sum(chunk.stop - chunk.start for chunk in chunks)),
-        )
+    def paced(self) -> dict[str, Any]:
+        """Seconds of a pass and its work, for the forecast of others; empty where too little was measured."""
+        if len(self.pass_s) < foresight.MEASURED_STEPS:
+            return {}
+        return {"pass_s": foresight.pace(self.pass_s), "pass_flops": self._flops()[0]}
 
     def decoder_shown(self, decoded_s: float) -> foresight.Decoder | None:
         """As this song has shown it; None where too little was measured."""
@@ -632,6 +651,21 @@ def _paces(seconds: Sequence[float]) -> dict[str, Any]:
     return {"paces_s": [round(each, 4) for each in seconds[-PACES:]], "fastest_s": min(seconds, default=None)}
 
 
+def _flops(model: Bundle, duration: float, window: float | None, chunk_frames: int) -> tuple[int, int]:
+    """Of a pass, which is over one window, and of all chunks of the decoder."""
+    from diffrhythm import cost
+    from diffrhythm.bundle import frames_of
+    from diffrhythm.generate import OVERLAP_FRAMES
+    from diffrhythm.vae import chunk_spans
+
+    at_once = model.duration_frames(min(duration, window or duration))
+    chunks = chunk_spans(max(at_once, frames_of(duration)), chunk_frames, OVERLAP_FRAMES)
+    return (
+        cost.of_pass(model.config, at_once),
+        cost.of_decoder(model.vae_config, sum(chunk.stop - chunk.start for chunk in chunks)),
+    )
+
+
 def _decoder(request: SongRequest, model: Bundle) -> foresight.Decoder:
     """As a song before has shown it, else as it usually is."""
     from diffrhythm import precision
@@ -639,9 +673,15 @@ def _decoder(request: SongRequest, model: Bundle) -> foresight.Decoder:
     speed, around_s = request.decoder_speed, request.decoder_around_s
     if speed is not None and around_s is not None:
         return foresight.Decoder(speed, around_s)
+    return _usual_decoder(model, precision.named(request.precision))
+
+
+def _usual_decoder(model: Bundle, passes: Precision) -> foresight.Decoder:
+    """As it usually is beside passes in this arithmetic."""
+    from diffrhythm import precision
+
     if not precision.is_large(model.config):
         return foresight.SMALL
-    passes = precision.named(request.precision)
     return foresight.LARGE[passes, precision.of_decoder(passes, precision.cpu_flags())]
 
 

@@ -139,7 +139,8 @@ class Parent:
 
     def __init__(self, tmp_path: Path, jobs: list[Job], *, group: Path | None = None, **options: Any) -> None:
         """options: of batch.Options and of the house; worker: the command of another child than CHILD;
-        patience_s: without a beat, by phase.
+        patience_s: without a beat, by phase; until_s: how long the batch may run; around_s: what a song
+        is taken to need for its start.
 
         group: cgroup.procs of the control group in which it is started.
         """

@@ -7,12 +7,13 @@ import os
 import sys
 from pathlib import Path
 
-from runner import batch, verdict
+from runner import batch, forecast, verdict
 from runner.errors import RunnerError
 from runner.messages import SongAnswer
 from runner.songfolder import Outputs
 from runner.spec import Song
 from runner.supervise import House, Job
+from runner.until import until
 from tests.faults import system_calls
 from tests.faults.batches import CHILD, ROOT
 from tests.faults.child import slow_fsync
@@ -29,6 +30,7 @@ def main(paper: Path, folder: Path) -> int:
     ]
     options = content["options"]
     verdict.PHASE_STALL_S.update(options.pop("patience_s", {}))  # minutes, for real models
+    forecast.AROUND_S = options.pop("around_s", forecast.AROUND_S)
     house = House(
         mark="",
         worker=tuple(options.pop("worker", (sys.executable, "-S", str(CHILD)))),
@@ -43,6 +45,8 @@ def main(paper: Path, folder: Path) -> int:
         system_calls.refuse(*refused)
     if slow_s := options.pop("slow_disk_s", None):
         slow_fsync(slow_s)
+    if span_s := options.pop("until_s", None):
+        options["until"] = until(f"{span_s}s")
     try:
         ended = batch.run(jobs, Outputs(folder), batch.Options(**options), show=lambda: None, house=house)
     except RunnerError as error:

@@ -16,11 +16,15 @@ from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from runner.errors import ForeignFileError, RunnerError, SpecError
 from runner.jobfile import Defaults
 from tests.fuzz import corpus
+
+if TYPE_CHECKING:
+    from runner.songfolder import SongFolder
+    from runner.supervise import Job
 
 ROOT = Path(__file__).parents[2]
 # Of other people's, where they are at hand; never a part of the project.
@@ -251,7 +255,8 @@ def _write_night(folder: Path) -> None:
         sound = song.audio("wav")
         sound.write_bytes(b"RIFF")
         told = {"degraded": None, "precision": "fp32", "duration": 95.0}
-        told |= {"decoder": {"speed": 9.5, "around_s": 1.5}}
+        told |= {"decoder": {"speed": 9.5, "around_s": 1.5}, "pass_s": 2.0, "pass_flops": 10**9}
+        told |= {"passes": 24, "phases": {"decode": 3.0, "write": 1.0}}
         outcome = Outcome(1, None, "made", elapsed_s=60.0, density=32, song=told)
         write_message(made.outcome, outcome)
         answer = SongAnswer(song.id, [], [], model_hash="m")
@@ -337,8 +342,11 @@ def _read_status(place: Path) -> object:
 
 
 def _read_past(place: Path) -> object:
-    from runner import batch, foresight, manifest, past, verdict
+    from runner import batch, foresight, manifest, outlook, past, verdict
+    from runner.batch import Options
     from runner.songfolder import Outputs
+    from runner.until import Until, clocks
+    from tests.faults.batches import job
     from tests.runner.folders import REQUEST
 
     outputs = Outputs(place / "outputs")
@@ -354,7 +362,22 @@ def _read_past(place: Path) -> object:
             plan, then.ends, attempts=4, checkpoint_t=then.checkpoint_t, out_of_time=False
         )
         found.append(next)
+    answer = replace(job("").answer, model_hash="m", precision="fp32", passes=2, pass_flops=10**9)
+    jobs = [
+        replace(each, fingerprint=REQUEST.fingerprint, answer=answer) for each in map(_named, outputs.songs())
+    ]
+    wall, boot = clocks()
+    for end in (None, Until(wall + 3600.0, boot + 3600.0)):
+        seen = batch.foresee(jobs, outputs, Options(workers=1, until=end))
+        found += [*outlook.table(seen), json.dumps(outlook.as_json(seen), allow_nan=False)]
     return found
+
+
+def _named(folder: SongFolder) -> Job:
+    from tests.faults.batches import job
+
+    made = job("", name=folder.folder.name)
+    return replace(made, song=replace(made.song, job=folder.folder.parent.name))
 
 
 _KINDS = ("request.json", "outcome.json", "heartbeat.json", "batch.json")

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from runner.admission import MEMORY_RESERVE, Free, Need
-from runner.batch import Ended, default_workers
+from runner.batch import Ended, Options, default_workers, foresee
 from runner.files import read_json, read_message
-from runner.messages import Batch, QueuedSong, SongState
+from runner.messages import Batch, QueuedSong, SongRequest, SongState
 from runner.processes import identity
 from runner.songfolder import Outputs, SongFolder
-from tests.faults.batches import Parent, causes, child_of, job, state, survivors, torn, wait_for
+from runner.supervise import Job
+from tests.faults.batches import Parent, causes, child_of, densities, job, state, survivors, torn, wait_for
 
 
 @pytest.fixture
@@ -79,6 +81,15 @@ def test_the_exit_code_tells_the_worst_song(
     songs = tuple(QueuedSong(f"night/{n}", state) for n, state in enumerate(ended))
     assert Ended(songs).exit_code(strict=False) == exit_code
     assert Ended(songs).exit_code(strict=True) == strict_exit_code
+
+
+def test_what_was_under_way_when_time_was_over_is_no_failure() -> None:
+    songs = (QueuedSong("night/a", "interrupted"), QueuedSong("night/b", "left"))
+    assert Ended(songs, in_time=True).exit_code(strict=False) == 0
+    assert Ended(songs, in_time=True).exit_code(strict=True) == 1
+    failed = (*songs, QueuedSong("night/c", "failed"))
+    assert Ended(failed, in_time=True).exit_code(strict=False) == 1
+    assert Ended(songs, stopped_by=signal.SIGTERM, in_time=True).exit_code(strict=False) == 143
 
 
 @pytest.mark.parametrize(
@@ -282,3 +293,126 @@ def test_what_was_half_written_by_those_who_were_killed_is_gone_when_the_batch_e
     assert parent.wait() == 0
     assert causes(folder) == ["crash", None]
     assert torn(outputs) == []
+
+
+# ---------------------------------------------------------------- a night with an end
+
+
+def reckoned(script: str, *, name: str, hours: float, **changes: object) -> Job:
+    """A job of so many hours as far as anybody knows; its child takes as long as the script says."""
+    made = job(script, name=name, **{"timeout_s": 1e6} | changes)
+    return replace(made, answer=replace(made.answer, passes=1, pass_flops=1, pass_core_s=hours * 3600 / 32))
+
+
+def request_of(outputs: Outputs, name: str, attempt: int = 0) -> SongRequest:
+    return read_message(outputs.song(f"night/{name}").attempts()[attempt].request, SongRequest)
+
+
+def test_when_time_is_over_what_runs_is_interrupted_uncharged_and_the_next_batch_goes_on(
+    tmp_path: Path, outputs: Outputs
+) -> None:
+    jobs = [job("steps 2000 0.02", name="long"), job("", name="other")]
+    parent = Parent(tmp_path, jobs, workers=1, until_s=6, around_s=0.0)
+    assert parent.wait() == 0, parent.err
+    assert states(outputs) == {"night/long": "interrupted", "night/other": "left"}
+    assert causes(outputs.song("night/long")) == ["interrupted"]
+    assert "its time was over; goes on with the same command" in parent.err
+    assert "night/other: left: too little time was left until" in parent.err
+    assert survivors(outputs) == []
+    assert batch_of(outputs).until_wall is not None
+    jobs = [replace(jobs[0], song=replace(jobs[0].song, lyrics="steps 5 0.01")), jobs[1]]
+    assert Parent(tmp_path, jobs, workers=1).wait() == 0
+    assert read_json(outputs.song("night/long").manifest)["resumed_at"] > 5
+    assert batch_of(outputs).until_wall is None
+
+
+def test_the_shortest_are_made_first_and_what_does_not_fit_is_left_with_words(
+    tmp_path: Path, outputs: Outputs
+) -> None:
+    jobs = [
+        reckoned("", name="three", hours=3),
+        reckoned("", name="thirty", hours=30, foresight=False, resume=False),
+        reckoned("", name="one", hours=1),
+        reckoned("", name="two", hours=2),
+    ]
+    parent = Parent(tmp_path, jobs, workers=1, until_s=8 * 3600)
+    assert parent.wait() == 0
+    assert states(outputs) == {
+        "night/three": "done",
+        "night/thirty": "left",
+        "night/one": "done",
+        "night/two": "done",
+    }
+    begun = {name: outputs.song(f"night/{name}").attempts()[0].request for name in ("one", "two", "three")}
+    assert sorted(begun, key=lambda name: begun[name].stat().st_mtime_ns) == ["one", "two", "three"]
+    assert "night/thirty: left: needs 30 h 00; too little time was left until" in parent.err
+    assert Parent(tmp_path, jobs, workers=1, until_s=8 * 3600, strict=True).wait() == 1
+
+
+def test_a_song_that_was_thinned_by_the_night_is_degraded_and_stays_so_at_a_retry(
+    tmp_path: Path, outputs: Outputs
+) -> None:
+    jobs = [reckoned("only 1\nexit 1", name="long", hours=10, foresight=True)]
+    assert Parent(tmp_path, jobs, workers=1, until_s=8 * 3600).wait() == 0
+    first, second = densities(outputs.song("night/long"))
+    assert 16 <= first < 27
+    assert second == first
+    made = read_json(outputs.song("night/long").manifest)
+    assert (made["state"], made["fingerprint"]) == ("degraded", jobs[0].fingerprint)
+    assert made["request"]["steps"] == 32
+    assert made["degraded"] == f"{first} steps instead of 32"
+    # As it was asked for it is there; whoever wants all of its steps says so.
+    assert Parent(tmp_path, jobs, workers=1).wait() == 0
+    assert len(densities(outputs.song("night/long"))) == 2
+    assert Parent(tmp_path, jobs, workers=1, redo_degraded=True).wait() == 0
+    assert densities(outputs.song("night/long"))[2:] == [32, 32]
+
+
+def test_only_a_song_that_is_to_end_in_time_has_its_time_cut(tmp_path: Path, outputs: Outputs) -> None:
+    jobs = [reckoned("", name="lands", hours=1), reckoned("", name="begun", hours=30, foresight=True)]
+    assert Parent(tmp_path, jobs, workers=1, until_s=8 * 3600).wait() == 0
+    assert request_of(outputs, "lands").timeout_s <= 8 * 3600
+    assert request_of(outputs, "begun").timeout_s == 1e6
+    assert [request_of(outputs, name).density for name in ("lands", "begun")] == [32, 32]
+
+
+def test_two_at_once_share_out_what_fits(tmp_path: Path, outputs: Outputs) -> None:
+    """Four of three hours in eight: none is thinned as if there were one place."""
+    jobs = [reckoned("steps 2 0.05", name=str(n), hours=3) for n in range(4)]
+    assert Parent(tmp_path, jobs, workers=2, until_s=8 * 3600).wait() == 0
+    assert set(states(outputs).values()) == {"done"}
+    assert [densities(outputs.song(f"night/{n}")) for n in range(4)] == [[32]] * 4
+
+
+def test_a_plan_alone_touches_nothing(tmp_path: Path) -> None:
+    outputs = Outputs(tmp_path / "outputs")
+    jobs = [reckoned("", name="one", hours=1), reckoned("", name="two", hours=2)]
+    seen = foresee(jobs, outputs, Options())
+    assert [(place.song.id, place.end_s / 3600) for place in seen.plan.places] == [
+        ("night/one", pytest.approx(1, abs=0.01)),
+        ("night/two", pytest.approx(3, abs=0.02)),
+    ]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_plan_counts_what_is_made_and_what_a_checkpoint_holds(tmp_path: Path, outputs: Outputs) -> None:
+    jobs = [
+        reckoned("", name="made", hours=1),
+        reckoned("steps 100 0.02\nhang", name="begun", hours=1),
+    ]
+    parent = Parent(tmp_path, jobs, workers=1)
+    wait_for(lambda: outputs.song("night/begun").attempts() and log_ends(outputs, "begun", 100))
+    parent.signal(signal.SIGTERM)
+    assert parent.wait() == 143
+    before = sorted(outputs.folder.rglob("*"))
+    seen = foresee(jobs, outputs, Options())
+    assert sorted(outputs.folder.rglob("*")) == before
+    (place,) = seen.plan.places
+    assert (seen.made, place.song.id, place.song.begun) == (1, "night/begun", True)
+    assert place.end_s < 60
+    assert [p.song.begun for p in foresee(jobs, outputs, Options(force=True)).plan.places] == [False, False]
+
+
+def log_ends(outputs: Outputs, name: str, step: int) -> bool:
+    log = outputs.song(f"night/{name}").attempts()[0].steps
+    return log.exists() and f'"step": {step}' in log.read_text()

@@ -124,6 +124,11 @@ def test_the_schema_is_data() -> None:
         (["batch", "a.yaml", "--workers", "0"], "--workers"),
         (["batch", "absent.yaml"], "absent.yaml:1:1: there is no such file; check the path"),
         (["batch", "absent.yaml", "--timeout", "soon"], "--timeout"),
+        (
+            ["batch", "absent.yaml", "--until", "25:00"],
+            "--until '25:00': no time of day; write a time of day",
+        ),
+        (["batch", "absent.yaml", "--json"], "--json: goes with --plan"),
         (["check", "absent.yaml"], "absent.yaml:1:1: there is no such file; check the path"),
         (["sing", "--name", "one"], "--style: is missing"),
         ([*SING, "--lyrics", "absent.lrc"], "absent.lrc"),
@@ -260,6 +265,31 @@ def test_check_shows_the_lines_that_are_too_dense_or_all_or_all_to_programs(tmp_
     assert len(runner("check", file, "--lines").out.splitlines()) == 5
     told = json.loads(runner("check", file, "--json").out)
     assert [line["text"] for line in told["songs"][0]["lines"]] == ["low tide", "high tide", "no tide"]
+
+
+def test_a_plan_says_what_would_be_made_and_makes_nothing(night: Night, tmp_path: Path) -> None:
+    (tmp_path / "two.yaml").write_text(JOB + "  - name: two\n    steps: 8\n")
+    said, modules = runner_and_modules(tmp_path, "batch", "two.yaml", "--until", "8h", "--plan")
+    assert said.exit_code == 0, said.err
+    head, one, two, until, by = said.out.splitlines()
+    assert head.split() == ["song", "begins", "ends", "takes", "steps"]
+    assert (one.split()[0], two.split()[0]) == ("two/one", "two/two")
+    assert re.match(r"until .*: 2 of 2 songs, the last at ", until)
+    assert by.startswith("foreseen by reckoning, not measured here")
+    assert no_model_in(modules)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["loaded", "two.yaml"]
+
+
+def test_a_plan_is_complete_in_json_and_goes_by_what_was_made(night: Night) -> None:
+    more = night.folder / "more.yaml"
+    more.write_text(JOB)
+    said = runner("batch", night.file, more, "--out", night.outputs.folder, "--plan", "--json", "--quiet")
+    assert (said.exit_code, said.err) == (0, "")
+    content = json.loads(said.out)
+    assert (content["schema"], content["made"], content["until_wall"]) == (1, 1, None)
+    (song,) = content["songs"]
+    assert (song["song"], song["state"], song["measured_by"]) == ("more/one", "planned", 1)
+    assert song["seconds"] > 0
 
 
 def no_model_in(modules: set[str]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -10,8 +11,9 @@ from folders import add_attempt, write_failure, write_manifest
 
 from runner.files import write_message
 from runner.foresight import Decoder, Shown
-from runner.messages import Outcome
+from runner.messages import Outcome, SongAnswer
 from runner.past import Past, last_t, read_outcome, recall, shown
+from runner.past import paced as pace_of
 from runner.songfolder import Attempt, Outputs, SongFolder
 
 GARBAGE = [
@@ -312,3 +314,97 @@ def test_a_decoder_of_a_number_that_no_float_holds_is_passed_over(tmp_path: Path
             f'{{"model_hash": "m", "precision": "fp32", "duration": 95, "decoder": {decoder}}}'
         )
         assert shown(Outputs(tmp_path)) == []
+
+
+# ---------------------------------------------------------------- of their pace
+
+
+def paced(**changes: object) -> dict[str, object]:
+    return {
+        "pass_s": 2.0,
+        "pass_flops": 1000,
+        "passes": 24,
+        "phases": {"sample": 50.0, "decode": 10.0, "write": 1.0},
+        "attempts": [{"elapsed_s": 70.0, "peak_private": 5}],
+        "request": {"checkpoint": None, "threads": 2},
+        "decoder": None,
+    } | changes
+
+
+def test_a_finished_song_shows_the_pace_of_its_passes_and_all_around_them(tmp_path: Path) -> None:
+    made(Outputs(tmp_path).song("night/a"), 1.0, **paced())
+    (told,) = shown(Outputs(tmp_path))
+    assert told == Shown("m", "fp32", 20.0, None, 5, threads=2, flop_s=500.0, around_s=70.0 - 48 - 11)
+
+
+def test_one_that_went_on_from_a_checkpoint_tells_of_its_pace_alone(tmp_path: Path) -> None:
+    request = {"checkpoint": "/outputs/night/a/attempts/1/checkpoint.safetensors", "threads": 2}
+    made(Outputs(tmp_path).song("night/a"), 1.0, **paced(request=request))
+    (told,) = shown(Outputs(tmp_path))
+    assert (told.flop_s, told.around_s, told.private) == (500.0, None, None)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"pass_s": 0.0},
+        {"pass_s": "soon"},
+        {"pass_s": None},
+        {"pass_flops": 10**400},
+        {"pass_flops": -1},
+    ],
+)
+def test_a_pace_that_is_none_is_passed_over(tmp_path: Path, changes: dict[str, object]) -> None:
+    made(Outputs(tmp_path).song("night/a"), 1.0, **paced(**changes))
+    assert [told.flop_s for told in shown(Outputs(tmp_path))] == [None]
+
+
+@pytest.mark.parametrize(
+    ("line", "left"),
+    [
+        ('{"step": 3, "steps": 12, "t": 0.1}', 0.75),  # most steps lie near the noise
+        ('{"step": 12, "steps": 12, "t": 1.0}', 0.0),
+        ('{"t": 0.25}', 0.75),
+        ('{"step": 13, "steps": 12, "t": 0.25}', 0.75),
+        ('{"step": 1, "steps": 0, "t": 0.25}', 0.75),
+        ('{"step": "x", "steps": 12, "t": 0.25}', 0.75),
+    ],
+)
+def test_what_is_left_of_a_checkpoint_is_counted_in_steps(song: SongFolder, line: str, left: float) -> None:
+    attempt = add_attempt(song, "interrupted")
+    attempt.checkpoint.touch()
+    log_steps(attempt, line + "\n")
+    assert recall(song, "f").left == left
+
+
+def test_of_a_song_without_a_checkpoint_all_is_left(song: SongFolder) -> None:
+    attempt = add_attempt(song, "interrupted")
+    log_steps(attempt, '{"step": 3, "steps": 12, "t": 0.1}\n')
+    assert recall(song, "f").left == 1.0
+
+
+ANSWER = SongAnswer("night/rain", [], [], pass_flops=1000)
+
+
+def test_a_song_that_was_only_begun_tells_of_its_own_pace(song: SongFolder) -> None:
+    attempt = add_attempt(song, "interrupted", threads=2)
+    lines = [{"seconds": 99.0, "passes": 2}] + [{"seconds": 4.0, "passes": n} for n in (4, 6, 8)]
+    log_steps(attempt, "\n".join(map(json.dumps, lines)) + '\n{"torn')
+    told = pace_of(recall(song, "f"), ANSWER)
+    assert told == Shown("m", "fp32", 95.0, None, threads=2, flop_s=500.0)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        '{"seconds": 4, "passes": 2}\n{"seconds": 4, "passes": 4}\n',  # the first has the warming up in it
+        '{"seconds": 4, "passes": 2}\n' * 9,
+        "\n".join(f'{{"seconds": 1e-300, "passes": {n}}}' for n in range(9)),
+        "\n".join(f'{{"seconds": 4, "passes": {n}{"0" * 400}}}' for n in range(9)),
+    ],
+)
+def test_what_is_too_little_to_tell_of_a_pace_tells_nothing(song: SongFolder, text: str) -> None:
+    log_steps(add_attempt(song, "interrupted"), text)
+    assert pace_of(recall(song, "f"), ANSWER) is None
+    assert pace_of(Past(), ANSWER) is None

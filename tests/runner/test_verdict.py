@@ -495,6 +495,13 @@ def test_a_lost_parent_or_a_stop_is_never_charged(cause: Cause) -> None:
     assert plan_after(*[cause] * 50, attempts=1).density == 32
 
 
+@pytest.mark.parametrize("cause", sorted(FREE_CAUSES))
+def test_steps_that_a_night_took_from_a_song_before_its_first_are_given_back(cause: Cause) -> None:
+    assert plan_after(End(cause, density=6)).density == 32
+    assert plan_after(End(cause, t=0.1, density=6)).density == 6
+    assert plan_after("timeout", End(cause, density=6)).density == 16
+
+
 @pytest.mark.parametrize("cause", ["bad-input", "no-bundle"])
 def test_what_no_retry_can_cure_fails_at_once_in_its_own_words(cause: Cause) -> None:
     assert after(End(cause, "jobs/a.yaml:3:1: mend it")) == GiveUp(cause, "jobs/a.yaml:3:1: mend it")

@@ -252,6 +252,8 @@ def test_a_name_that_two_jobs_have_is_said_with_its_job() -> None:
 def test_the_headline_tells_a_running_an_ended_and_a_dead_batch_apart() -> None:
     assert headline(survey_of(), 80) == "batch runs since 05:30, 2 at once, pid 4242"
     assert headline(survey_of(), 35) == "batch runs since 05:30, 2 at once"
+    night = replace(BATCH, until_wall=NOW + 1800)
+    assert headline(survey_of(batch=night), 50) == "batch runs since 05:30 until 07:00, 2 at once"
     stopping = replace(BATCH, stopping=True)
     assert headline(survey_of(batch=stopping), 40) == "stopping: songs save their state"
     ended = replace(BATCH, started_wall=NOW - 86_400, finished_wall=NOW - 60)

@@ -380,6 +380,15 @@ def test_every_step_says_what_is_left_and_the_song_what_it_shows_of_its_decoder(
     assert whole.outcome.song["decoder"]["around_s"] > 0
 
 
+def test_a_finished_song_says_how_fast_its_passes_were_and_their_work(
+    whole: Sung, sung: dict[str, Sung]
+) -> None:
+    song = whole.outcome.song
+    assert 0 < song["pass_s"] * song["passes"] < 3 * song["phases"]["sample"]
+    assert sung["half"].outcome.song["pass_flops"] == song["pass_flops"] > 0
+    assert "pass_s" not in sung["half, estimate"].outcome.song
+
+
 def test_a_resumed_song_has_the_pace_of_its_own_passes(sung: dict[str, Sung]) -> None:
     first = log_of(sung["half"].attempt)[0]
     assert first["left"]["sample"] == pytest.approx((STEPS - first["step"]) * first["seconds"], abs=0.005)
