@@ -223,11 +223,23 @@ def write(
     subtype: of wav PCM_16 (default), PCM_24 or FLOAT; of flac PCM_16 (default) or PCM_24.
     Raises OSError for a full disk or a read-only folder, NotFiniteError for NaN or infinity.
     """
+    # Encoded in memory: through libsndfile's own files, a full disk is an error without its number.
+    files.replace(path, encode(audio, format, subtype=subtype, rate=rate, tags=tags))
+
+
+def encode(
+    audio: Audio,
+    format: Format,
+    *,
+    subtype: Subtype | None = None,
+    rate: int = SAMPLE_RATE,
+    tags: Tags | None = None,
+) -> memoryview:
+    """The bytes of a sound file; see write. Raises NotFiniteError for NaN or infinity."""
     _refuse_not_finite(audio, rate)
     if subtype is None and format in ("wav", "flac"):
         subtype = "PCM_16"
     samples = to_int16(audio) if subtype == "PCM_16" else np.clip(audio, -1, 1)
-    # Encoded in memory: through libsndfile's own files, a full disk is an error without its number.
     encoded = io.BytesIO()
     with soundfile.SoundFile(
         encoded, "w", rate, audio.shape[0], format=format.upper(), subtype=subtype
@@ -236,7 +248,7 @@ def write(
             setattr(file, name, text)
         for start in range(0, samples.shape[1], _WRITE_FRAMES):
             file.write(samples[:, start : start + _WRITE_FRAMES].T)
-    files.replace(path, encoded.getbuffer())
+    return encoded.getbuffer()
 
 
 def verify(path: Path, seconds: float | None = None) -> float:
