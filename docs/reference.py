@@ -17,7 +17,6 @@ from runner.songfolder import Outputs
 
 # What the fields of files are, where neither a name nor a comment in the code says it.
 MEANINGS = {
-    "adapted": "changes that were made to the machine's own plan",
     "alive_mono": "of the newest sign of life, which a thread gives every second (s, monotonic)",
     "attempt": "its number, from 1",
     "attempts": "every attempt of this making: its outcome without song and evidence",
@@ -29,13 +28,13 @@ MEANINGS = {
     "checks": "of the sound: peak and rms of full scale, loudness in LUFS, longest silence as a share",
     "chunk_frames": "latent frames (46.4 ms each) that are decoded at once",
     "cpu_s": "processor time so far (s)",
+    "decoder": "how this machine decoded it, for foreseeing the next: speed, and seconds around it",
     "decoder_speed": "of the nearest song made before",
     "degraded": "how the song is less than asked; null: it is not",
     "demo": "made by the demo model",
     "density": "solver steps over the whole of [0, 1] that this attempt can afford",
     "duration": "of the song (s)",
     "elapsed_s": "charged to the attempt (s)",
-    "estimated": "kept from an unfinished flow",
     "eta_s": "what is left of the song (s)",
     "evidence": "readings before a kill, the newest last",
     "exit_code": "of the child; −n: signal n",
@@ -45,7 +44,6 @@ MEANINGS = {
     "finished_wall": "end of the batch (s since 1970); null: it runs or died",
     "foresight": "take fewer steps where time would run out",
     "format": "of the sound file",
-    "frames": "of the latent (46.4 ms each)",
     "latent_std": "standard deviation of the latent; near 1 when finished",
     "loudness": "LUFS; null: peak at full scale",
     "lyrics": "LRC text; null: instrumental",
@@ -67,7 +65,6 @@ MEANINGS = {
     "precision": "arithmetic of the transformer",
     "progress_mono": "when something last moved (s, monotonic)",
     "request": "all of request.json of the last attempt",
-    "resumed_at": "step at which the last attempt went on; null or absent: at the beginning",
     "rss": "memory now (bytes)",
     "runner": "version of the program",
     "sample_rate": "per second",
@@ -125,11 +122,12 @@ MANIFEST_KEYS = [
     "windows",
     "passes",
     "phases",
-    "precision",
-    "latent_std",
     "checks",
+    "latent_std",
     "warnings",
-    "resumed_at",
+    "precision",
+    "decoder",
+    "versions",
     "runner",
     "machine",
     "finished",
@@ -142,7 +140,7 @@ FILES_OF_A_SONG = (
     ("heartbeat.json", "the newest word of the child, replaced at every step and every second"),
     ("stop", "its presence asks the runner to stop this song (`runner stop SONG`)"),
     ("attempts/N/request.json", "what attempt N was asked"),
-    ("attempts/N/steps.jsonl", "a beat a line, for each step"),
+    ("attempts/N/steps.jsonl", "a line for each step: how long it took, and what is left"),
     ("attempts/N/worker.log", "what the child has said (`runner logs`)"),
     ("attempts/N/checkpoint.safetensors", "the state after the newest step; gone once the song is made"),
     ("attempts/N/outcome.json", "how it ended; without one it was lost with its parent, and is not charged"),
@@ -194,7 +192,7 @@ def _command(name: str, command: Any) -> str:
     rows = [_parameter(one, context) for one in command.get_params(context) if one.name != "help"]
     parts = [f"## {name}", cleandoc(command.help or ""), f"```text\n{usage}\n```"]
     if rows:
-        parts.append(_table(("", "", "default"), rows))
+        parts.append(_table(("option", "", "default"), rows))
     return "\n\n".join([*parts, f"Example: `{example}`"])
 
 
