@@ -190,7 +190,7 @@ def _command(name: str, command: Any) -> str:
     usage = " ".join([name, *command.collect_usage_pieces(context)])
     example = (command.epilog or "").removeprefix("Example: ")
     rows = [_parameter(one, context) for one in command.get_params(context) if one.name != "help"]
-    parts = [f"## {name}", cleandoc(command.help or ""), f"```text\n{usage}\n```"]
+    parts = [f"## {name}", _text(cleandoc(command.help or "")), f"```text\n{usage}\n```"]
     if rows:
         parts.append(_table(("option", "", "default"), rows))
     return "\n\n".join([*parts, f"Example: `{example}`"])
@@ -201,11 +201,11 @@ def _parameter(one: Any, context: typer.Context) -> tuple[str, str, str]:
     names = ", ".join([*one.opts, *one.secondary_opts]) if is_option else one.make_metavar(context)
     takes = f" {_kind(one)}" if is_option and not one.is_flag else ""
     shown = "" if one.default in (None, False, ()) or one.required else f"`{one.default}`"
-    return f"`{names}{takes}`", one.help or "", shown
+    return f"`{names}{takes}`", _text(one.help), shown
 
 
 def _kind(one: Any) -> str:
-    name = one.type.name
+    name: str = one.type.name
     return {"float": "NUMBER", "integer": "N", "integer range": "N"}.get(name, name.upper())
 
 
@@ -240,7 +240,7 @@ def job_file() -> str:
 
 def _keys(properties: dict[str, Any], required: Sequence[str]) -> str:
     rows = [
-        (f"`{key}`", about["description"], "needed" if key in required else _default(about))
+        (f"`{key}`", _text(about["description"]), "needed" if key in required else _default(about))
         for key, about in properties.items()
     ]
     return _table(("key", "", "default"), rows)
@@ -291,15 +291,14 @@ def outputs() -> str:
 
 def _message(kind: type[Any], meanings: dict[str, str] | None = None) -> str:
     comments = dict(re.findall(r"^    (\w+): .*?  # (.+)$", getsource(kind), re.MULTILINE))
-    known = MEANINGS | comments | (meanings or {})
-    about = " ".join(cleandoc(kind.__doc__ or "").split("\n\n")[0].split())
-    details = " ".join(" ".join(cleandoc(kind.__doc__ or "").split("\n\n")[1:]).split())
+    known = {name: _text(comment) for name, comment in comments.items()} | MEANINGS | (meanings or {})
+    about, _, details = _text(cleandoc(kind.__doc__ or "")).partition("\n\n")
     rows = [(f"`{one.name}`", f"`{_type(one)}`", known.get(one.name, "")) for one in fields(kind)]
     return "\n\n".join(part for part in (about, details, _table(("key", "type", ""), rows)) if part)
 
 
 def _type(one: Field[Any]) -> str:
-    return str(one.type) + (
+    return str(one.type).replace(" | ", " or ") + (
         "" if one.default is MISSING and one.default_factory is MISSING else " (may lack)"
     )
 
@@ -374,6 +373,11 @@ def _then(cause: messages.Cause) -> str:
         "crash": "once more as it was, then with half the steps",
         "no-disk": "room is waited for",
     }.get(cause, "the song fails at once: trying again would not help")
+
+
+def _text(text: str | None) -> str:
+    """What the code says, as Markdown that shows it as it is."""
+    return re.sub(r"(`[^`]*`)|([<*_])", lambda found: found[1] or f"&#{ord(found[2])};", text or "")
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
