@@ -195,13 +195,10 @@ def undocumented(outputs: Path) -> dict[str, set[str]]:
 
 
 def test_what_is_not_run_says_why_and_is_little() -> None:
-    marked = [block for block in BLOCKS if block.mark.startswith("not run: ")]
-    assert {block.mark.removeprefix("not run: ") for block in marked} <= REASONS
-    run = [block for block in BLOCKS if block.language == "sh" and block not in marked]
-    assert len(run) > len(marked)
-    assert [block.place for block in BLOCKS if block.mark and block not in marked] == [
-        block.place for block in BLOCKS if re.match(r"exit code \d+: ", block.mark)
-    ]
+    marks = [block.mark for block in BLOCKS if block.mark]
+    reasons = [mark.removeprefix("not run: ") for mark in marks if not re.match(r"exit code \d+: ", mark)]
+    assert set(reasons) <= REASONS
+    assert len(reasons) < sum(block.language == "sh" for block in BLOCKS) / 2
 
 
 def test_every_block_has_a_language_that_is_known_here() -> None:
