@@ -429,7 +429,7 @@ def test_a_song_is_written_as_its_ending_says_with_its_tags(
     with soundfile.SoundFile(path) as file:
         assert file.format.lower() == format
         assert (file.title, file.genre) == ("Harbour", "pop song, warm piano")
-        assert file.comment == "seed 7, model demo, made by the demo model"
+        assert "seed 7, model demo, made by the demo model" in file.comment
     assert audio.verify(path, song.duration) == song.duration
 
 
