@@ -2,6 +2,7 @@
 # make demo    setup, then every song of jobs/
 # make test    setup, then all tests
 # make check   setup, then format, lint, types and what bandit knows to be unsafe
+# make docs    setup, then the site of documents into build/site (SERVE=1 shows it while you write)
 # make audit   known faults of the locked packages, from a database on the network (needs pip-audit)
 # make bench   setup, then every figure of benchmarks/ (minutes; on an otherwise quiet machine)
 # make lock    requirements*.lock anew from pyproject.toml (needs uv; UPGRADE=1 takes newer versions)
@@ -14,7 +15,7 @@
 PY := .venv/bin/python
 CODE := runner diffrhythm training benchmarks
 
-.PHONY: help setup demo test check audit bench lock clean
+.PHONY: help setup demo test check docs audit bench lock clean
 
 help:
 	@sed -n 's/^# \{0,1\}//p' Makefile
@@ -33,6 +34,9 @@ check: setup
 	$(PY) -m ruff check .
 	$(PY) -m mypy
 	$(PY) -m bandit --quiet --recursive --configfile pyproject.toml $(CODE)
+
+docs: setup
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs $(if $(SERVE),serve,build --quiet)
 
 # Not part of check: it asks a database on the network, which may be out of reach.
 audit: setup

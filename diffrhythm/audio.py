@@ -239,11 +239,23 @@ def write(
     subtype: of wav PCM_16 (default), PCM_24 or FLOAT; of flac PCM_16 (default) or PCM_24.
     Raises OSError for a full disk or a read-only folder, NotFiniteError for NaN or infinity.
     """
+    # Encoded in memory: through libsndfile's own files, a full disk is an error without its number.
+    files.replace(path, encode(audio, format, subtype=subtype, rate=rate, tags=tags))
+
+
+def encode(
+    audio: Audio,
+    format: Format,
+    *,
+    subtype: Subtype | None = None,
+    rate: int = SAMPLE_RATE,
+    tags: Tags | None = None,
+) -> bytes | memoryview:
+    """The bytes of a sound file; see write. Raises NotFiniteError for NaN or infinity."""
     _refuse_not_finite(audio, rate)
     if subtype is None and format in ("wav", "flac"):
         subtype = "PCM_16"
     samples = to_int16(audio) if subtype == "PCM_16" else np.clip(audio, -1, 1)
-    # Encoded in memory: through libsndfile's own files, a full disk is an error without its number.
     encoded = io.BytesIO()
     named = {} if tags is None else _named(tags)
     with soundfile.SoundFile(
@@ -254,7 +266,7 @@ def write(
         for start in range(0, samples.shape[1], _WRITE_FRAMES):
             file.write(samples[:, start : start + _WRITE_FRAMES].T)
     sound = encoded.getbuffer()
-    files.replace(path, id3.tag(named) + sound if named and format == "mp3" else sound)
+    return id3.tag(named) + sound if named and format == "mp3" else sound
 
 
 def digest(audio: Audio) -> str:

@@ -7,7 +7,7 @@ the size and SHA-256 of every file that the model is made of. Nothing is loaded 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from tokenize import TokenError
@@ -130,9 +130,9 @@ class Bundle:
     """
 
     folder: Path
-    about: About
-    config: ModelConfig
-    vae_config: VaeConfig
+    about: About = field(repr=False)
+    config: ModelConfig = field(repr=False)
+    vae_config: VaeConfig = field(repr=False)
     hash: str
 
     @property

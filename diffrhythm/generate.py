@@ -7,11 +7,14 @@ before the VAE.
 
 from __future__ import annotations
 
+import html
+import inspect as signatures
 import math
 import sys
 import time
+from base64 import b64encode
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal, get_args
@@ -21,7 +24,7 @@ import torch
 from diffrhythm import audio, conditioning, editing, sampling, solvers, vae
 from diffrhythm import precision as arithmetic
 from diffrhythm import style as styles
-from diffrhythm.audio import Audio, Checks
+from diffrhythm.audio import FORMATS, Audio, Checks, Tags
 from diffrhythm.bundle import Bundle, frames_of
 from diffrhythm.editing import Edit, Known
 from diffrhythm.errors import CheckpointError, LyricsError, RequestError, StyleError
@@ -29,6 +32,7 @@ from diffrhythm.events import Event, Phase
 from diffrhythm.lyrics import Alignment, Lyrics, align, parse_lrc
 from diffrhythm.phonemes import Language
 from diffrhythm.precision import Precision
+from diffrhythm.presets import preset as preset_named
 from diffrhythm.sampling import Before, Passes, State
 from diffrhythm.transformer import DiT
 from diffrhythm.vae_config import LATENT_CHANNELS, SAMPLE_RATE
@@ -54,6 +58,8 @@ OVERLAP_FRAMES = 32
 _MAX_STEPS = 1000
 _MAX_CFG = 100.0
 _MAX_CHUNK = 6144
+# A notebook keeps what it shows: an mp3 of so much is about ten megabytes in it.
+_LONGEST_SHOWN_S = 600.0
 # As job files have it: beyond, a time in the lyrics is a slip of the pen.
 _LONGEST_S = 3600.0
 
@@ -106,35 +112,64 @@ class Song:
     audio: float32 [2, n], n = round(duration · sample_rate), peak at −1 dBFS. seconds: what each phase took.
     time_grid: the points that were really walked; its last is 1 for a finished song; of a song in windows,
     those of the one with the fewest. windows: see windows.py. passes: of the transformer. latent_std: of what
-    was decoded. checks: of audio. precision: of the transformer, None for an estimate.
+    was decoded. checks: of audio. precision: of the transformer, None for an estimate. tags: what a file of
+    it says. In a notebook a song shows itself with a player.
     """
 
-    audio: Audio
+    audio: Audio = field(repr=False)
     sample_rate: int
     duration: float
-    seconds: Mapping[Phase, float]
-    time_grid: tuple[float, ...]
-    windows: tuple[Window, ...]
+    seconds: Mapping[Phase, float] = field(repr=False)
+    time_grid: tuple[float, ...] = field(repr=False)
+    windows: tuple[Window, ...] = field(repr=False)
     passes: int
     warnings: tuple[str, ...]
-    latent_std: float
+    latent_std: float = field(repr=False)
     checks: Checks
     precision: Precision | None
+    tags: Tags
+
+    def write(self, path: Path | str, *, loudness: float | None = None) -> None:
+        """Put the song at path, whole or not at all: wav, flac, ogg or mp3 by its ending, with its tags.
+
+        loudness: LUFS, or as near as a true peak of −1 dB allows; None: as it is, peak at −1 dBFS.
+        Raises RequestError for another ending, OSError for a folder that is not there or cannot be written.
+        """
+        path = Path(path)
+        format = next((each for each in FORMATS if path.suffix.lower() == f".{each}"), None)
+        if format is None:
+            endings = ", ".join(f".{each}" for each in FORMATS)
+            raise RequestError(f"no sound file ends in {path.suffix!r}: {path}; choose one of {endings}")
+        sound = self.audio if loudness is None else audio.to_loudness(self.audio, loudness, self.sample_rate)
+        tags = replace(self.tags, title=self.tags.title or path.stem)
+        audio.write(path, sound, format, rate=self.sample_rate, tags=tags)
+
+    def _repr_html_(self) -> str:
+        """A line about the song, and a player with the sound in it."""
+        about = f"{self.duration:g} s, {self.tags.style}, seed {self.tags.seed}, model {self.tags.model}"
+        if self.duration > _LONGEST_SHOWN_S:
+            return f"<p>{html.escape(about)}: too long to play here; song.write(…) puts it in a file</p>"
+        sound = b64encode(audio.encode(self.audio, "mp3", rate=self.sample_rate)).decode()
+        return (
+            f"<p>{html.escape(about)}</p>"
+            f'<audio controls preload="metadata" src="data:audio/mpeg;base64,{sound}"></audio>'
+        )
 
 
 def generate(
     bundle: Bundle,
     *,
-    lyrics: str | None,
+    lyrics: str | None = None,
     style: str | None = None,
     style_clip: Path | None = None,
     negative_style: str | None = None,
     duration: float | None = None,
     window: float | None = None,
-    seed: int,
-    steps: int,
-    cfg: float,
-    sampler: str = "euler",
+    seed: int = 0,
+    preset: str = "standard",
+    steps: int | None = None,
+    cfg: float | None = None,
+    sampler: str | None = None,
     grid: tuple[float, ...] | None = None,
     language: Language = "auto",
     lyrics_compat: Compat = "ours",
@@ -149,19 +184,26 @@ def generate(
 ) -> Song:
     """A song from lyrics and a style.
 
-    lyrics: LRC text, None for an instrumental; lyrics_source and lyrics_first_line: where it is written, for
-    messages; lyrics_compat: read as the published program does, or with no line lost. style or style_clip: a
-    text, or an audio file of ten seconds or more. negative_style: a text to move away from, None for the
-    model's own. duration: seconds; None: as the lyrics need, within what the model makes. window: seconds of
-    the overlapping windows that a longer song is made in; None: at once. seed, steps, cfg, sampler: of the
-    run. grid: points of its steps; None: the sampler's own. precision: fp32, bf16, int8 or auto.
-    chunk_frames: of the VAE; less takes less memory. edit: parts of a given song to make anew; without a
-    duration, the song is as long as that one. on_event: told of every phase, step and chunk. on_step: given
-    the state after each step, for keeping; it may thin what is left of the grid. resume: such a state to go
-    on from.
+    bundle: what load gives.
+    lyrics: LRC text, a line a time: "[00:01.00]Good night"; None: an instrumental. lyrics_source and
+    lyrics_first_line: where it is written, for messages; lyrics_compat: read as the published program does,
+    or with no line lost. language: of lines that do not show theirs: auto, en or zh.
+    style or style_clip: a text, or an audio file of ten seconds or more; one of the two is needed.
+    negative_style: a text to move away from; None: the model's own.
+    duration: seconds; None: as the lyrics need, within what the model makes. window: seconds of the
+    overlapping windows that a longer song is made in; None: at once.
+    seed: the same one makes the same song. preset: preview, draft, standard, high, max or reference; steps,
+    cfg (guidance) and sampler stand above what it has. grid: points of the steps in [0, 1], one more than
+    steps; None: the sampler's own. precision: fp32, bf16, int8 or auto. chunk_frames: of the VAE, 2048
+    samples each; less takes less memory.
+    edit: parts of a given song to make anew; without a duration, the song is as long as that one.
+    on_event: told of every phase, step and chunk. on_step: given the state after each step, for keeping; it
+    may thin what is left of the grid. resume: such a state to go on from. An exception that either raises,
+    or Ctrl-C, ends the making there.
 
     Raises InputError (lyrics, style, audio, request), BundleError, NumbersError, CheckpointError.
     """
+    chosen = preset_named(preset)
     request = Request(
         lyrics=lyrics,
         style=style,
@@ -170,9 +212,9 @@ def generate(
         duration=duration,
         window=window,
         seed=seed,
-        steps=steps,
-        cfg=cfg,
-        sampler=sampler,
+        steps=chosen.steps if steps is None else steps,
+        cfg=chosen.cfg if cfg is None else cfg,
+        sampler=sampler or chosen.sampler,
         grid=grid,
         language=language,
         lyrics_compat=lyrics_compat,
@@ -200,6 +242,7 @@ def generate(
         passes=state.passes,
         warnings=plan.warnings,
         precision=plan.precision,
+        tags=_tags(bundle, style or Path(style_clip or "").name, seed),
         progress=progress,
     )
 
@@ -239,6 +282,7 @@ def estimate(
         passes=state.passes,
         warnings=(f"estimated from t = {state.t:.3f}, step {state.step} of {state.steps}",),
         precision=None,
+        tags=_tags(bundle, "", seed),
         progress=progress,
     )
 
@@ -523,6 +567,7 @@ def _finish(
     passes: int,
     warnings: tuple[str, ...],
     precision: Precision | None,
+    tags: Tags,
     progress: _Progress,
 ) -> Song:
     """made [1, t, c], with what is known, decoded, cut to the duration, checked and brought to its peak."""
@@ -552,7 +597,12 @@ def _finish(
         latent_std=float(latents.std()),
         checks=checks,
         precision=precision,
+        tags=tags,
     )
+
+
+def _tags(bundle: Bundle, style: str, seed: int) -> Tags:
+    return Tags(title="", style=style, seed=seed, model=bundle.name, demo=bundle.demo)
 
 
 def _decoder(bundle: Bundle, frames: int, precision: Precision | None) -> vae.Coder:
@@ -624,6 +674,9 @@ class _CallableModule(ModuleType):
 
     def __call__(self, *arguments: Any, **asked: Any) -> Song:
         return generate(*arguments, **asked)
+
+    __signature__ = signatures.signature(generate)
+    __call__.__doc__ = generate.__doc__
 
 
 sys.modules[__name__].__class__ = _CallableModule

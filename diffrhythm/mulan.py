@@ -221,7 +221,7 @@ def _check_installed(paths: Paths) -> None:
     except ImportError as error:
         raise BundleError(
             f"the style encoder's packages are not installed ({_line(error)}): {paths[WEIGHTS]}; "
-            "get them with: make setup EXTRA=mulan"
+            "get them with: make setup EXTRA=mulan, or install diffrhythm-runner[mulan]"
         ) from error
 
 

@@ -44,7 +44,7 @@ def preset(name: str) -> Preset:
     if name in PRESETS:
         return PRESETS[name]
     near = get_close_matches(name, PRESETS, n=1)
-    hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(PRESETS)} or auto"
+    hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(PRESETS)}"
     raise RequestError(f"no preset is called {name!r}: preset: {hint}")
 
 

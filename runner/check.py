@@ -91,7 +91,10 @@ def _words(exit_code: int | None, log: Path, timeout_s: float) -> str:
     if exit_code is None:
         return f"the check of this batch took longer than {timeout_s:.0f} s; see whether the disk is well"
     lines = log.read_text(errors="replace").strip().splitlines() or ["it said nothing"]
-    return f"the check of this batch ended with exit code {exit_code}: {lines[-1]}; try `make setup` again"
+    return (
+        f"the check of this batch ended with exit code {exit_code}: {lines[-1]}; "
+        "install the runner again (in a clone: `make clean setup`)"
+    )
 
 
 def _question(song: Song, *, lines: bool) -> SongQuestion:

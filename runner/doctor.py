@@ -26,6 +26,9 @@ WORKER = (sys.executable, "-P", "-m", "runner.worker", "examine")
 # Ten times what it takes on two cores.
 TIMEOUT_S = 120.0
 
+# What to do about packages, in a clone and in an installation of another kind.
+AGAIN = "make clean setup, or uninstall and install diffrhythm-runner"
+
 PYTHONS = ((3, 11), (3, 14))
 # A song where no model says what it needs.
 SONG_BYTES = 2**30
@@ -168,12 +171,15 @@ def _python(machine: Machine, half: Examination | str) -> Iterator[Finding]:
     version = ".".join(map(str, machine.python))
     if not PYTHONS[0] <= machine.python <= PYTHONS[1]:
         yield Finding(
-            "python", "problem", f"{version}; it takes 3.11 to 3.14", "make clean setup PYTHON=python3.12"
+            "python",
+            "problem",
+            f"{version}; it takes 3.11 to 3.14",
+            "make clean setup PYTHON=python3.12, or install it with that Python",
         )
     if isinstance(half, str):
-        yield Finding("packages", "problem", f"cannot be examined: {half}", "make clean setup")
+        yield Finding("packages", "problem", f"cannot be examined: {half}", AGAIN)
     elif half.broken:
-        yield Finding("packages", "problem", "; ".join(half.broken), "make clean setup")
+        yield Finding("packages", "problem", "; ".join(half.broken), AGAIN)
     elif PYTHONS[0] <= machine.python <= PYTHONS[1]:
         yield Finding(
             "python", "ok", f"{version}, torch {half.torch}, all {half.packages} packages are there"
@@ -410,12 +416,12 @@ def _cure(message: str, model: ModelFacts) -> str:
 def _sound(half: Examination) -> Iterator[Finding]:
     if half.espeak:
         words, _, do = half.espeak.rpartition(", run: ")
-        yield Finding("espeak", "problem", words or half.espeak, do or "make clean setup")
+        yield Finding("espeak", "problem", words or half.espeak, do or AGAIN)
     else:
         yield Finding("espeak", "ok", "reads English")
     if half.encoders:
         state: State = "problem" if any(each.startswith("wav") for each in half.encoders) else "note"
-        yield Finding("encoders", state, "; ".join(half.encoders), "make clean setup, or format: wav")
+        yield Finding("encoders", state, "; ".join(half.encoders), f"{AGAIN}; or format: wav")
     else:
         yield Finding("encoders", "ok", "wav, flac, ogg and mp3 can be written")
     if half.cache:

@@ -942,7 +942,10 @@ def _style_problem(model: Bundle) -> str:
     if model.about.style_encoder != "muq-mulan":
         return ""
     if find_spec("muq") is None:
-        return "the style encoder's packages are not installed; get them with: make setup EXTRA=mulan"
+        return (
+            "the style encoder's packages are not installed; "
+            "get them with: make setup EXTRA=mulan, or install diffrhythm-runner[mulan]"
+        )
     try:
         mulan.locate(model)
     except BundleError as error:

@@ -40,6 +40,7 @@ def sing(model: Bundle, source: Path, *spans: tuple[float, float], **changes: An
         "seed": 7,
         "steps": 3,
         "cfg": 2.0,
+        "sampler": "euler",
         "precision": "fp32",
         "edit": Edit(source, spans),
     }

@@ -1,19 +1,25 @@
 """A song from end to end with the demo model."""
 
 import gc
+import re
 import shutil
+import subprocess
+import sys
+from base64 import b64decode
 from dataclasses import replace
+from inspect import signature
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from safetensors.numpy import load_file, save_file
 
 import diffrhythm
-from diffrhythm import audio, bundle, grids, sampling
+from diffrhythm import audio, bundle, grids, presets, sampling
 from diffrhythm.bundle import TRANSFORMER, VAE, Bundle
 from diffrhythm.errors import (
     AudioError,
@@ -41,6 +47,7 @@ def sing(model: Bundle, **changes: Any) -> Song:
         "seed": 7,
         "steps": 4,
         "cfg": 3.0,
+        "sampler": "euler",
         "precision": "fp32",
     }
     return generate(model, **(asked | changes))
@@ -380,3 +387,89 @@ def test_a_song_of_nan_or_of_nothing_is_an_error_and_no_song(
 def test_the_package_makes_songs_whatever_was_imported_first(demo_bundle: Bundle) -> None:
     made = diffrhythm.generate(demo_bundle, lyrics=None, style="pop", duration=2.0, seed=1, steps=1, cfg=0.0)
     assert isinstance(made, Song)
+
+
+# ---------------------------------------------------------------- as a library
+
+
+def test_the_public_names_are_offered_before_they_are_loaded() -> None:
+    names = "import diffrhythm, sys; print(*dir(diffrhythm)); assert 'torch' not in sys.modules"
+    said = subprocess.run([sys.executable, "-c", names], capture_output=True, text=True, check=True).stdout
+    assert {"generate", "load", "Song", "Event", "Edit"} <= set(said.split())
+    assert all(hasattr(diffrhythm, name) for name in said.split())
+
+
+def test_the_package_shows_how_to_call_it_whether_function_or_module() -> None:
+    shown = signature(diffrhythm.generate)
+    assert list(shown.parameters)[:2] == ["bundle", "lyrics"]
+    assert [name for name, one in shown.parameters.items() if one.default is one.empty] == ["bundle"]
+
+
+def test_a_model_and_a_style_are_enough_for_a_song(demo_bundle: Bundle) -> None:
+    song = diffrhythm.generate(demo_bundle, style="folk, guitar", preset="preview", duration=2)
+    preset = presets.PRESETS["preview"]
+    assert len(song.time_grid) == preset.steps + 1
+    assert song.passes == 2 * preset.steps
+
+
+def test_steps_and_guidance_stand_above_the_presets(demo_bundle: Bundle) -> None:
+    asked: dict[str, Any] = {"style": "pop", "duration": 2.0, "preset": "preview"}
+    assert generate(demo_bundle, **asked, steps=1, cfg=0.0).passes == 1
+    assert generate(demo_bundle, **asked, sampler="euler").time_grid == (0, 0.25, 0.5, 0.75, 1)
+    with pytest.raises(RequestError, match="did you mean preview"):
+        generate(demo_bundle, **asked | {"preset": "perview"})
+
+
+@pytest.mark.parametrize("format", audio.FORMATS)
+def test_a_song_is_written_as_its_ending_says_with_its_tags(
+    song: Song, tmp_path: Path, format: audio.Format
+) -> None:
+    path = tmp_path / f"Harbour.{format.upper()}"
+    song.write(path)
+    with soundfile.SoundFile(path) as file:
+        assert file.format.lower() == format
+        assert (file.title, file.genre) == ("Harbour", "pop song, warm piano")
+        assert "seed 7, model demo, made by the demo model" in file.comment
+    assert audio.verify(path, song.duration) == song.duration
+
+
+def test_a_song_is_written_at_a_loudness(song: Song, tmp_path: Path) -> None:
+    song.write(str(tmp_path / "quiet.wav"), loudness=-30)
+    assert audio.loudness(audio.read(tmp_path / "quiet.wav")) == pytest.approx(-30, abs=0.1)
+
+
+def test_an_ending_that_is_no_sounds_is_told_and_nothing_is_written(song: Song, tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match=r"song\.doc; choose one of \.wav, \.flac"):
+        song.write(tmp_path / "song.doc")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_notebook_shows_a_line_and_a_player_with_the_whole_song(song: Song, tmp_path: Path) -> None:
+    shown = replace(song, tags=replace(song.tags, style="<b>pop</b>"))._repr_html_()
+    assert "6 s, &lt;b&gt;pop&lt;/b&gt;, seed 7, model demo" in shown
+    player = re.search(r'<audio controls .*src="data:audio/mpeg;base64,([^"]+)">', shown)
+    assert player
+    (tmp_path / "shown.mp3").write_bytes(b64decode(player[1]))
+    assert audio.verify(tmp_path / "shown.mp3") == pytest.approx(6.0, abs=0.1)
+
+
+def test_a_notebook_keeps_no_sound_of_a_very_long_song(song: Song) -> None:
+    shown = replace(song, duration=601.0)._repr_html_()
+    assert "601 s" in shown
+    assert "<audio" not in shown
+
+
+def test_a_song_and_a_model_say_what_they_are_in_a_line(song: Song, demo_bundle: Bundle) -> None:
+    assert "duration=6.0" in repr(song)
+    assert len(repr(song)) < 500
+    assert len(repr(demo_bundle)) < 300
+
+
+def test_ctrl_c_in_a_step_ends_there_and_the_next_song_is_as_ever(demo_bundle: Bundle, song: Song) -> None:
+    def interrupt(event: Event) -> None:
+        if event.step == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        sing(demo_bundle, on_event=interrupt)
+    assert np.array_equal(sing(demo_bundle).audio, song.audio)

@@ -442,6 +442,9 @@ def test_packages_that_are_not_installed_are_told_with_the_command_that_gets_the
 ) -> None:
     monkeypatch.setitem(sys.modules, "muq", None)
     for act in (lambda: mulan.embed_text("pop", paths), lambda: mulan.embed_clip(clip(), paths)):
-        with pytest.raises(BundleError, match=r"not installed .*: make setup EXTRA=mulan$") as caught:
+        with pytest.raises(
+            BundleError,
+            match=r"not installed .*: make setup EXTRA=mulan, or install diffrhythm-runner\[mulan\]$",
+        ) as caught:
             act()
         assert "\n" not in str(caught.value)
