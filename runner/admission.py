@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, Protocol
 
 from runner.foresight import Shown, nearest
 from runner.words import size
@@ -157,6 +157,33 @@ def calmed(places: Places, now: float) -> Places:
     """One place more for each CALM_S without a kill for memory."""
     more = min(places.most - places.now, int((now - places.since) / CALM_S))
     return replace(places, now=places.now + more, since=places.since + more * CALM_S) if more > 0 else places
+
+
+class Entrance(Protocol):
+    """What a song asks of the room that it shares with others: of a `Room`, or of one that is far away."""
+
+    gave_up_on_memory: bool
+
+    def is_empty(self) -> bool: ...
+
+    def enter(
+        self,
+        song: str,
+        need: Need,
+        free: Free,
+        now: float,
+        *,
+        despite_memory: bool = False,
+        overdue: bool = False,
+    ) -> Obstacle | None: ...
+
+    def uses(self, song: str, private: int) -> None: ...
+
+    def is_heaviest(self, song: str) -> bool: ...
+
+    def ran_out(self, now: float) -> None: ...
+
+    def leave(self, song: str) -> None: ...
 
 
 class Room:

@@ -6,15 +6,15 @@ import asyncio
 import signal
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from runner import cgroups, journal, machine, manifest, night, past, probes, processes, verdict
+from runner import cgroups, cluster, journal, machine, manifest, night, past, probes, processes, verdict
 from runner.admission import DISK_RESERVE, Free, Need, Room, side_by_side
-from runner.errors import ForeignFileError, OutputError
+from runner.errors import ClusterError, ForeignFileError, OutputError
 from runner.files import is_full, read_message, write_message
 from runner.forecast import forecast
 from runner.foresight import Shown
@@ -22,7 +22,7 @@ from runner.messages import FINAL_STATES, Batch, QueuedSong, SongState
 from runner.outlook import Outlook, unfitting
 from runner.past import Past
 from runner.songfolder import Outputs, SongFolder
-from runner.supervise import STOPPED, House, Job, earlier, need_of, supervise
+from runner.supervise import STOPPED, House, Job, earlier, end_strays, need_of, supervise
 from runner.until import Until, clocks
 from runner.words import Change, size
 
@@ -37,6 +37,7 @@ class Options:
     """workers: songs at once; None: by cores and memory. force: make all anew, with new seeds.
 
     redo_degraded: make those anew that had fewer steps than asked. until: when to end, whatever is made then.
+    cluster: address of the Ray cluster that makes them; None: this machine does.
     """
 
     workers: int | None = None
@@ -44,6 +45,7 @@ class Options:
     redo_degraded: bool = False
     strict: bool = False
     until: Until | None = None
+    cluster: str | None = None
 
 
 @dataclass(slots=True)
@@ -170,7 +172,9 @@ def run(
     with outputs.locked() as held:
         if past.is_newer(outputs.batch):
             raise OutputError(_newer(outputs.batch))
-        return asyncio.run(_run(jobs, outputs, options, show, house or House(mark=""), held, announce))
+        with cluster.joined(options.cluster) as ray:
+            here = house or House(mark="")
+            return asyncio.run(_run(jobs, outputs, options, show, here, held, announce, ray))
 
 
 def foresee(jobs: Sequence[Job], outputs: Outputs, options: Options) -> Outlook:
@@ -178,8 +182,8 @@ def foresee(jobs: Sequence[Job], outputs: Outputs, options: Options) -> Outlook:
     house = _informed(House(mark=""), outputs, options)
     epoch = _epoch(outputs) if options.force else 0.0
     songs, to_make = _sorted_out(jobs, outputs, options, epoch)
-    workers = _workers(to_make, outputs, options, house)
-    queue = _queue(to_make, workers, outputs, options, epoch)
+    workers = _workers(to_make, outputs, options, house, None)
+    queue = _queue(to_make, workers, _share(workers, to_make), outputs, options, epoch)
     return _outlook(queue, songs, workers, house)
 
 
@@ -191,6 +195,7 @@ async def _run(
     house: House,
     held: Callable[[], bool],
     announce: Callable[[Outlook], None] | None,
+    ray: cluster.Ray | None,
 ) -> Ended:
     me = processes.me()
     processes.adopt_orphans()
@@ -206,22 +211,25 @@ async def _run(
         epoch=epoch,
         own=processes.children(),
     )
-    workers = _workers(to_make, outputs, options, house)
+    workers = _workers(to_make, outputs, options, house, ray)
     house = replace(house, room=Room(workers))
     until_wall = None if options.until is None else options.until.wall
     head = Batch(me.pid, me.started, me.boot_id, time.time(), None, workers, [], epoch, until_wall=until_wall)
     board = _Board(outputs, head, held, songs)
     board.write()
-    queue = _queue(to_make, workers, outputs, options, epoch)
+    threads = _share(workers, to_make) if ray is None else ray.threads()
+    queue = _queue(to_make, workers, threads, outputs, options, epoch)
     if announce is not None and options.until is not None:
         announce(_outlook(queue, songs, workers, house))
     with _signals(house) as received, cgroups.held(site, house.memory_for_songs) as group:
         house = replace(house, songs=group)
-        makers = [asyncio.create_task(_make(queue, outputs, house, board, options)) for _ in range(workers)]
-        try:
-            await _watch(makers, queue, house, board, show)
-        finally:
-            await _end_strays(house)
+        async with _place(ray, house, to_make) as make:
+            songs_made = (_make(queue, outputs, house, board, options, make) for _ in range(workers))
+            makers = [asyncio.create_task(each) for each in songs_made]
+            try:
+                await _watch(makers, queue, house, board, show)
+            finally:
+                await end_strays(house)
     if not held():
         raise OutputError(
             f"{outputs.folder}: was removed or moved away, so this batch has ended; the same command begins "
@@ -254,12 +262,33 @@ async def _clear_up(outputs: Outputs, place: str, site: cgroups.Site | None) -> 
     outputs.clean()
 
 
-def _workers(to_make: Sequence[Job], outputs: Outputs, options: Options, house: House) -> int:
+@asynccontextmanager
+async def _place(
+    ray: cluster.Ray | None, house: House, to_make: Sequence[Job]
+) -> AsyncIterator[Callable[..., Awaitable[QueuedSong]]]:
+    """Where songs are made: here, or in the cluster."""
+    if ray is None:
+        yield supervise
+        return
+    models = {job.answer.model_hash: job.answer.model_folder for job in to_make}
+    async with cluster.opened(ray, house, models) as there:
+        yield there.supervise
+
+
+def _workers(
+    to_make: Sequence[Job], outputs: Outputs, options: Options, house: House, ray: cluster.Ray | None
+) -> int:
     """How many songs at once. Raises OutputError where the disk has no room for any of them."""
     free = house.free(outputs.folder)
     needs = [need_of(job, job.plan, house.shown, house.memory) for job in to_make]
     _refuse_full_disk(needs, free, outputs)
-    return options.workers or default_workers(needs, free, cores=processes.usable_cores())
+    if options.workers:
+        return options.workers
+    if ray is not None:
+        # Where the night is planned, a song has a place when its turn comes.
+        ahead = cluster.AHEAD if options.until is None else 1
+        return max(1, min(len(to_make), ahead * ray.places(ray.threads())))
+    return default_workers(needs, free, cores=processes.usable_cores())
 
 
 def _sorted_out(
@@ -295,15 +324,21 @@ def _refuse_full_disk(needs: Sequence[Need], free: Free, outputs: Outputs) -> No
         )
 
 
-def _with_threads(jobs: Sequence[Job], workers: int) -> Iterator[Job]:
-    """The jobs, those that name no number of threads with their share of the cores."""
-    threads = max(1, processes.usable_cores() // min(workers, max(1, len(jobs))))
+def _with_threads(jobs: Sequence[Job], threads: int) -> Iterator[Job]:
+    """The jobs, those that name no number of threads with so many."""
     for job in jobs:
         yield replace(job, song=replace(job.song, threads=job.song.threads or threads))
 
 
-def _queue(to_make: Sequence[Job], workers: int, outputs: Outputs, options: Options, epoch: float) -> _Queue:
-    jobs = list(_with_threads(to_make, workers))
+def _share(workers: int, to_make: Sequence[Job]) -> int:
+    """Of the cores here, for each of so many songs at once."""
+    return max(1, processes.usable_cores() // min(workers, max(1, len(to_make))))
+
+
+def _queue(
+    to_make: Sequence[Job], workers: int, threads: int, outputs: Outputs, options: Options, epoch: float
+) -> _Queue:
+    jobs = list(_with_threads(to_make, threads))
     pasts = {}
     for job in jobs:
         folder = outputs.song(job.song.id)
@@ -364,7 +399,14 @@ def _will_do(done: dict[str, Any], options: Options, epoch: float) -> bool:
     return not (options.redo_degraded and done["state"] == "degraded")
 
 
-async def _make(queue: _Queue, outputs: Outputs, house: House, board: _Board, options: Options) -> None:
+async def _make(
+    queue: _Queue,
+    outputs: Outputs,
+    house: House,
+    board: _Board,
+    options: Options,
+    make: Callable[..., Awaitable[QueuedSong]],
+) -> None:
     """Take songs from the queue until no more fits or the batch is to end."""
     while board.held() and not house.stopping.is_set() and (job := queue.next(house)) is not None:
         folder = outputs.song(job.song.id)
@@ -373,10 +415,10 @@ async def _make(queue: _Queue, outputs: Outputs, house: House, board: _Board, op
             continue
         try:
             folder.prepare()
-            ended = await supervise(job, folder, house, board.put, redo_degraded=options.redo_degraded)
+            ended = await make(job, folder, house, board.put, redo_degraded=options.redo_degraded)
             if ended.state == "left" and not house.is_over:
                 board.put_off = ended.note
-        except OutputError as error:
+        except (OutputError, ClusterError) as error:
             ended = QueuedSong(job.song.id, "failed", note=str(error))
         except OSError as error:
             words = _in_words(error, folder.folder)
@@ -452,19 +494,6 @@ def _asked_out(folder: SongFolder) -> bool:
             folder.stop.unlink()
             return True
     return False
-
-
-async def _end_strays(house: House) -> None:
-    """End what escaped from its song: by its mark, or because it came to us when its own parent died."""
-    await processes.end_tree(
-        lambda: [
-            *processes.marked(house.mark),
-            *processes.adopted(house.own),
-            *(house.songs.members() if house.songs else []),
-        ],
-        grace_s=0.0,
-    )
-    processes.reap_adopted(house.own)
 
 
 def _close(board: _Board, why_left: Mapping[str, str]) -> None:

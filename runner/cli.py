@@ -110,6 +110,14 @@ def batch(
     precision: Precision = None,
     format: Format = None,
     foresight: Foresight = None,
+    cluster: Annotated[
+        str | None,
+        typer.Option(help="Make them on a Ray cluster: auto, local, HOST:PORT or ray://HOST:PORT."),
+    ] = None,
+    engine: Annotated[
+        str | None,
+        typer.Option(help="Command of another generator, which keeps to docs/reference/worker.md."),
+    ] = None,
     force_options: Annotated[
         bool, typer.Option("--force-options", help="Options stand above a song's own keys, too.")
     ] = False,
@@ -137,9 +145,12 @@ def batch(
     from runner.spec import Overrides, load
     from runner.until import until as ending
 
+    if plan and cluster is not None:
+        raise UsageError("--plan: is of this machine; leave --cluster out")
     if json and not plan:
         raise UsageError("--json: goes with --plan; `runner status --json` tells of a batch that runs")
     ends = None if until is None else ending(until)
+    program = () if engine is None else _command(engine)
     settings = {
         "preset": preset,
         "steps": steps,
@@ -151,12 +162,12 @@ def batch(
         "foresight": foresight,
     }
     overrides = Overrides(settings, model=model, force=force_options)
-    options = Options(workers, force, redo_degraded, strict, ends)
+    options = Options(workers, force, redo_degraded, strict, ends, cluster)
     if plan:
-        _plan(load(files, overrides), out, options, quiet=quiet, json=json)
+        _plan(load(files, overrides), out, options, engine=program, quiet=quiet, json=json)
         return
     with finish.told(Outputs(out), finish.parse(on_finish)) as end:
-        _make(load(files, overrides), out, options, end, quiet=quiet)
+        _make(load(files, overrides), out, options, end, engine=program, quiet=quiet)
     raise typer.Exit(end.exit_code)
 
 
@@ -588,23 +599,27 @@ def _top(
         raise typer.Exit
 
 
-def _make(songs: list[Song], out: Path, options: Any, end: End, *, quiet: bool) -> None:
+def _make(
+    songs: list[Song], out: Path, options: Any, end: End, *, quiet: bool, engine: tuple[str, ...] = ()
+) -> None:
     from runner import outlook, report, view
     from runner.batch import run
     from runner.songfolder import Outputs
+    from runner.supervise import House
 
     outputs = Outputs(out)
     if out.exists():
         with outputs.locked():
             pass  # say that they are taken before anybody waits for the check
-    jobs = _checked(songs, quiet=quiet)
+    jobs = _checked(songs, quiet=quiet, engine=engine)
+    house = House(mark="", worker=(*engine, "sing")) if engine else None
 
     def announce(seen: outlook.Outlook) -> None:
         if not quiet:
             typer.echo("\n".join(outlook.lines(seen)), err=True)
 
     with view.live(outputs, quiet=quiet, tell=end.journal.tell) as show:
-        ended = run(jobs, outputs, options, show=show, announce=announce)
+        ended = run(jobs, outputs, options, show=show, house=house, announce=announce)
     end.exit_code, end.problem = ended.exit_code(strict=options.strict), ended.problem
     page = report.at_end(outputs)
     if not quiet or end.exit_code:
@@ -617,12 +632,14 @@ def _make(songs: list[Song], out: Path, options: Any, end: End, *, quiet: bool) 
         typer.echo(ended.problem, err=True)
 
 
-def _plan(songs: list[Song], out: Path, options: Any, *, quiet: bool, json: bool) -> None:
+def _plan(
+    songs: list[Song], out: Path, options: Any, *, quiet: bool, json: bool, engine: tuple[str, ...]
+) -> None:
     from runner import outlook
     from runner.batch import foresee
     from runner.songfolder import Outputs
 
-    seen = foresee(_checked(songs, quiet=quiet), Outputs(out), options)
+    seen = foresee(_checked(songs, quiet=quiet, engine=engine), Outputs(out), options)
     if json:
         from json import dumps
 
@@ -631,13 +648,14 @@ def _plan(songs: list[Song], out: Path, options: Any, *, quiet: bool, json: bool
         typer.echo("\n".join(outlook.table(seen)))
 
 
-def _checked(songs: list[Song], *, quiet: bool) -> list[Job]:
+def _checked(songs: list[Song], *, quiet: bool, engine: tuple[str, ...] = ()) -> list[Job]:
     """The songs as jobs, with what there is to say of them beforehand."""
     from runner import manifest
+    from runner.check import WORKER
     from runner.check import check as ask
     from runner.supervise import Job
 
-    answers = ask(songs)
+    answers = ask(songs, worker=(*engine, "check") if engine else WORKER)
     if not quiet:
         for choice in dict.fromkeys(answer.choice for answer in answers):
             typer.echo(choice, err=True)
@@ -647,6 +665,23 @@ def _checked(songs: list[Song], *, quiet: bool) -> list[Job]:
         Job(song, answer, manifest.fingerprint(song, answer))
         for song, answer in zip(songs, answers, strict=True)
     ]
+
+
+def _command(text: str) -> tuple[str, ...]:
+    """A command's words, its program found."""
+    import shlex
+    import shutil
+
+    try:
+        program, *rest = shlex.split(text)
+    except ValueError as error:
+        raise UsageError(
+            f"{text!r}: --engine: is no command ({error}); give a program and its words"
+        ) from error
+    found = shutil.which(program)
+    if found is None:
+        raise UsageError(f"{program}: --engine: there is no such program; check its name")
+    return (found, *rest)
 
 
 def _absolute(path: Path | None) -> str | None:

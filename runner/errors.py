@@ -8,6 +8,7 @@
     ├── OutputError             the output folder cannot be written
     ├── CheckError              the child that checks a batch beforehand has itself failed
     ├── ModelError              a model that could not be got, checked or found
+    ├── ClusterError            a cluster that cannot be reached, or a machine of it that cannot sing
     └── ForeignFileError        a state file that is torn, of a newer version, or not ours
 
 Messages have three parts: what is wrong, where, what to do.
@@ -95,6 +96,10 @@ class ModelError(RunnerError):
 
     def __str__(self) -> str:
         return "\n".join(map(one_line, str(self.args[0]).split("\n")))
+
+
+class ClusterError(RunnerError):
+    """A cluster that cannot be reached, or a machine of it that cannot make songs."""
 
 
 class ForeignFileError(RunnerError):

@@ -37,6 +37,24 @@ def read(path: Path) -> Heartbeat | NoBeat:
         return NoBeat(str(error))
 
 
+def relay(path: Path, by: Identity) -> None:
+    """Make a beat of another machine one of this one: by whom it came here, its times by this clock.
+
+    What counts is when it was heard here, never what clock the other machine has.
+    """
+    beat, now = read_message(path, Heartbeat), time.monotonic()
+    quiet_s = max(0.0, beat.alive_mono - beat.progress_mono)
+    here = replace(
+        beat,
+        pid=by.pid,
+        pid_started=by.started,
+        boot_id=by.boot_id,
+        alive_mono=now,
+        progress_mono=now - quiet_s,
+    )
+    write_message(path, here, durable=False)
+
+
 def sender(beat: Heartbeat) -> Identity:
     return Identity(beat.pid, beat.pid_started, beat.boot_id)
 

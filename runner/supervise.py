@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from runner import admission, cgroups, curve, foresight, manifest, probes, processes, verdict
-from runner.admission import Free, Need, Obstacle, Room
+from runner.admission import Entrance, Free, Need, Obstacle, Room
 from runner.curve import Curve
 from runner.errors import ForeignFileError
 from runner.files import is_full, write_json, write_message
@@ -95,7 +95,7 @@ class House:
     """
 
     mark: str
-    room: Room = field(default_factory=Room)
+    room: Entrance = field(default_factory=Room)
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     hurry: asyncio.Event = field(default_factory=asyncio.Event)
     worker: tuple[str, ...] = WORKER
@@ -548,6 +548,19 @@ async def _end_all(
         hurry=house.hurry.is_set,
         kill=group.kill if group else lambda: None,
     )
+
+
+async def end_strays(house: House) -> None:
+    """End what escaped from its song: by its mark, or because it came to us when its own parent died."""
+    await processes.end_tree(
+        lambda: [
+            *processes.marked(house.mark),
+            *processes.adopted(house.own),
+            *(house.songs.members() if house.songs else []),
+        ],
+        grace_s=0.0,
+    )
+    processes.reap_adopted(house.own)
 
 
 def _judge_end(

@@ -139,6 +139,7 @@ def _answer(question: SongQuestion) -> SongAnswer:
         choice=_choice(question, chosen, run) + (" on a grid tuned to the model" if points else ""),
         private_bytes=private,
         mapped_bytes=mapped,
+        model_folder=str(model.folder),
         lines=_lines(plan) if question.lines else [],
         **_work(model, plan, question.window, run, arithmetic),
     )

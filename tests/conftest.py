@@ -10,6 +10,12 @@ from pathlib import Path
 import pytest
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--engine", help="Command of the engine that tests/contract asks; by default two of ours."
+    )
+
+
 def is_night(config: pytest.Config) -> bool:
     return "nightly" in config.getoption("markexpr") or os.environ.get("NIGHTLY") == "1"
 

@@ -1,0 +1,351 @@
+"""The same songs on the machines of a Ray cluster: each is a task there, under the very same supervision.
+
+Ray finds a place for a song and says when its machine has died; what becomes of it is decided where it is
+made (see `node`). Its folder travels (see `parcels`), so that here lies at any moment what would lie here if
+the song had been made here and its parent had died: one whose machine is lost goes on elsewhere, from its
+newest checkpoint.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from runner import __version__, heartbeat, parcels, past, processes
+from runner.desk import Desk, Letter
+from runner.errors import ClusterError, ForeignFileError, RunnerError
+from runner.files import is_full, read_json
+from runner.messages import FINAL_STATES, QueuedSong
+from runner.node import Errand, sing
+from runner.songfolder import SongFolder
+from runner.supervise import House, Job, need_of
+
+CARRY_EVERY_S = 0.5
+# What no machine could finish: so many died over it without one step of progress.
+LOSSES = 5
+# A song that is told to stop ends within its child's grace; a machine that does not answer is given up.
+STOPPED_S = 30.0
+# A cluster that is there answers within this.
+ANSWER_S = 10.0
+# More than have a place are sent, so that a place that becomes free is taken at once.
+AHEAD = 2
+# A song of many machines' cores: one uses eight well.
+SONG_CORES = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Ray:
+    """All that we ask of Ray. ray: the module, connected."""
+
+    ray: Any
+
+    @property
+    def died(self) -> type[Exception]:
+        """What a machine's death is told by, and a desk's."""
+        error: type[Exception] = self.ray.exceptions.RayError
+        return error
+
+    def threads(self) -> int:
+        """That a song which names no number gets: as many as it uses well, and every machine has."""
+        return min([SONG_CORES, *self._each("CPU")])
+
+    def places(self, threads: int) -> int:
+        """How many songs of so many threads have a place at once; at least one."""
+        return max(1, sum(cores // threads for cores in self._each("CPU")))
+
+    def memory(self) -> int:
+        """Bytes that a song can ask for at the most."""
+        return max(self._each("memory"), default=0)
+
+    def _each(self, resource: str) -> list[int]:
+        nodes = [node["Resources"] for node in self.ray.nodes() if node["Alive"]]
+        return [int(resources[resource]) for resources in nodes if resources.get(resource, 0) >= 1]
+
+    def desk(self, models: Mapping[str, str], left_s: float | None) -> Any:
+        """A desk that lives as long as this process does, and where it does if that is in the cluster."""
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        here = NodeAffinitySchedulingStrategy(self.ray.get_runtime_context().get_node_id(), soft=True)
+        return (
+            self.ray.remote(Desk).options(num_cpus=0, scheduling_strategy=here).remote(dict(models), left_s)
+        )
+
+    def send(self, errand: Errand, desk: Any, *, threads: int, memory: int) -> Any:
+        """The task that goes on the errand."""
+        task = self.ray.remote(sing).options(num_cpus=threads, memory=memory, max_retries=0)
+        return task.remote(errand, desk)
+
+    def give_up(self, task: Any) -> None:
+        with suppress(Exception):  # it may have ended, with its cluster
+            self.ray.cancel(task, force=True)
+
+    def cause(self, error: Exception) -> RunnerError | None:
+        """The error of ours that ended a task, if one did."""
+        cause = getattr(error, "cause", None)
+        return cause if isinstance(cause, RunnerError) else None
+
+
+@contextmanager
+def joined(address: str | None) -> Iterator[Ray | None]:
+    """The cluster at that address: "auto" (the one that this machine belongs to), "local" (this machine is
+    all of it), "HOST:PORT" or "ray://HOST:PORT"; None: none. Raises ClusterError.
+    """
+    if address is None:
+        yield None
+        return
+    try:
+        import ray
+    except ImportError as error:
+        raise ClusterError(
+            f"--cluster {address}: Ray is not installed ({error}); "
+            "install the runner with its extra `cluster`"
+        ) from error
+    alone: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
+    try:
+        _knock(address)
+        ray.init(address=address, log_to_driver=False, logging_level="ERROR", **alone)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise ClusterError(
+            f"--cluster {address}: no cluster answers ({' '.join(str(error).split())[:200]}); "
+            "start one with `ray start --head`, or use --cluster local"
+        ) from error
+    try:
+        yield Ray(ray)
+    finally:
+        ray.shutdown()
+
+
+def _knock(address: str) -> None:
+    """Raises OSError where nobody listens: Ray itself would try for minutes."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if colon and port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_S).close()
+
+
+@dataclass(slots=True)
+class _Away:
+    """A song on its way. begun: some machine has taken it."""
+
+    job: Job
+    number: int
+    folder: SongFolder
+    say: Callable[[QueuedSong], None]
+    begun: bool = False
+    letters: list[Letter] = field(default_factory=list)
+
+
+class Cluster:
+    """The batch's songs elsewhere. Its `supervise` is there what supervise.supervise is at home."""
+
+    def __init__(self, ray: Ray, house: House, models: Mapping[str, str]) -> None:
+        """models: folder of each bundle, by its hash."""
+        self._ray, self._house = ray, house
+        self._desk = ray.desk(models, house.left_s)
+        self._away: dict[str, _Away] = {}
+        self._number = 0
+        self._me = processes.me()
+        self._lost = ""  # why the cluster itself is gone
+
+    async def supervise(
+        self,
+        job: Job,
+        folder: SongFolder,
+        house: House,
+        say: Callable[[QueuedSong], None],
+        *,
+        redo_degraded: bool = False,
+    ) -> QueuedSong:
+        """Have the song made on whichever machine has room; its final state."""
+        began, losses, reached = time.monotonic(), 0, -1.0
+        folder.clean()
+        while not house.stopping.is_set():
+            ended = await self._errand(job, folder, say, redo_degraded=redo_degraded)
+            if ended is not None:
+                return replace(ended, seconds=time.monotonic() - began)
+            redo_degraded = False  # that making is under way
+            t = past.recall(folder, job.fingerprint).checkpoint_t
+            losses, reached = (0, t) if t > reached else (losses + 1, reached)
+            if losses >= LOSSES:
+                words = f"{losses} machines died over it without a step of progress; the same command goes on"
+                return QueuedSong(folder.id, "interrupted", note=words)
+            if not house.stopping.is_set():
+                say(QueuedSong(folder.id, "queued", note="its machine died; it goes on elsewhere"))
+        words = self._lost or "stopped with its batch; goes on with the same command"
+        return QueuedSong(folder.id, "interrupted" if folder.attempts() else "left", note=words)
+
+    async def _errand(
+        self, job: Job, folder: SongFolder, say: Callable[[QueuedSong], None], *, redo_degraded: bool
+    ) -> QueuedSong | None:
+        """One errand, from here and back; None: it was lost with its machine, or given up."""
+        self._number += 1
+        number, song = self._number, folder.id
+        folder.stop.unlink(missing_ok=True)
+        errand = _packed(job, folder, self._house, number, redo_degraded=redo_degraded)
+        need = need_of(job, job.plan, self._house.shown, None)
+        away = self._away[song] = _Away(job, number, folder, say)
+        task = None
+        try:
+            await _answer(self._desk.send.remote(song, number))
+            task = self._ray.send(
+                errand,
+                self._desk,
+                threads=job.plan.threads,
+                memory=min(need.private, self._ray.memory()),
+            )
+            ended = await self._ended(task, away)
+            await self._emptied(away)
+        except self._ray.died as error:
+            if (ours := self._ray.cause(error)) is not None:
+                raise ours from error
+            ended = None
+        finally:
+            if task is not None:
+                self._ray.give_up(task)
+            self._away.pop(song, None)
+            folder.heartbeat.unlink(missing_ok=True)  # of a process that nobody here knows
+            with suppress(self._ray.died):
+                await _answer(self._desk.back.remote(song))
+        return None if ended is None else self._at_home(job, folder, ended)
+
+    async def _ended(self, task: Any, away: _Away) -> QueuedSong | None:
+        """How the song ended there; None: it was given up."""
+        work = asyncio.ensure_future(_answer(task))
+        stopping_since: float | None = None
+        try:
+            while not work.done():
+                await asyncio.wait({work}, timeout=CARRY_EVERY_S)
+                if not self._house.stopping.is_set():
+                    continue
+                stopping_since = stopping_since or time.monotonic()
+                if self._lost or not away.begun or time.monotonic() - stopping_since > STOPPED_S:
+                    return None
+            ended: QueuedSong = work.result()
+            return ended
+        finally:
+            work.cancel()
+
+    async def _emptied(self, away: _Away) -> None:
+        """Wait until all that the song has left word of lies in its folder. Raises OSError of a full disk."""
+        until = time.monotonic() + self._house.await_s
+        await self._collect()
+        while away.letters:
+            if time.monotonic() >= until:
+                self._open_all(away)
+            await asyncio.sleep(CARRY_EVERY_S)
+            with suppress(OSError):
+                self._open_all(away)
+
+    def _at_home(self, job: Job, folder: SongFolder, ended: QueuedSong) -> QueuedSong:
+        if ended.state not in ("done", "degraded"):
+            return ended
+        sound = folder.audio(job.song.format)
+        folder.tidy(sound)
+        told = past.shown_by(read_json(folder.manifest))
+        if told is not None:
+            self._house.shown.append(told)
+        return replace(ended, file=str(sound))
+
+    # ------------------------------------------------------------ fetching and carrying
+
+    async def carry(self) -> None:
+        """Letters here, wishes to stop there, until this is cancelled or the cluster is lost."""
+        told = (False, False)
+        try:
+            while True:
+                await self._collect()
+                wish = (self._house.stopping.is_set(), self._house.hurry.is_set())
+                if wish != told:
+                    told = wish
+                    await _answer(self._desk.stop_all.remote(hurry=wish[1]))
+                for song in [song for song, away in self._away.items() if away.folder.stop.exists()]:
+                    await _answer(self._desk.stop.remote(song))
+                await asyncio.sleep(CARRY_EVERY_S)
+        except self._ray.died as error:
+            words = " ".join(str(error).split())[:120]
+            self._lost = f"the cluster was lost ({words}); the same command goes on"
+            self._house.stopping.set()
+
+    async def _collect(self) -> None:
+        for letter in await _answer(self._desk.collect.remote()):
+            away = self._away.get(letter.song)
+            if away is not None and away.number == letter.errand:
+                away.begun = True
+                away.letters.append(letter)
+        for away in list(self._away.values()):
+            try:
+                self._open_all(away)
+            except OSError as error:
+                if not is_full(error):
+                    raise  # what the disk has no room for is kept, and tried again
+
+    def _open_all(self, away: _Away) -> None:
+        while away.letters:
+            letter = away.letters[0]
+            for parcel in letter.parcels:
+                parcels.put(away.folder.folder, _as_here(parcel, away.job))
+            if any(parcel.name == away.folder.heartbeat.name for parcel in letter.parcels):
+                with suppress(OSError, ForeignFileError):
+                    heartbeat.relay(away.folder.heartbeat, self._me)
+            for said in letter.said:
+                if said.state not in FINAL_STATES:
+                    away.say(said)
+            away.letters.pop(0)
+
+
+async def _answer(reference: Any) -> Any:
+    """What a task or an actor gives."""
+    return await asyncio.wrap_future(reference.future())
+
+
+@asynccontextmanager
+async def opened(ray: Ray, house: House, models: Mapping[str, str]) -> AsyncIterator[Cluster]:
+    """The batch's songs elsewhere, with somebody who fetches and carries for them. models: as Cluster's."""
+    there = Cluster(ray, house, models)
+    carrier = asyncio.create_task(there.carry())
+    try:
+        yield there
+    finally:
+        carrier.cancel()
+        with suppress(asyncio.CancelledError):
+            await carrier
+
+
+def _packed(job: Job, folder: SongFolder, house: House, number: int, *, redo_degraded: bool) -> Errand:
+    sounds = {"style_audio": job.song.style_audio, "edit_source": job.song.edit_source}
+    return Errand(
+        version=__version__,
+        number=number,
+        job=job,
+        folder=tuple(parcels.pack(folder.folder)),
+        sounds={name: (path.name, path.read_bytes()) for name, path in sounds.items() if path is not None},
+        redo_degraded=redo_degraded,
+        worker=house.worker,
+        tick_s=house.tick_s,
+        grace_s=house.grace_s,
+        thrash_s=house.thrash_s,
+        await_s=house.await_s,
+        epoch=house.epoch,
+    )
+
+
+def _as_here(parcel: parcels.Parcel, job: Job) -> parcels.Parcel:
+    """A paper with the names that the song's files have here."""
+    file = parcel.name.rpartition("/")[2]
+    if parcel.data is None or file not in ("request.json", "song.json"):
+        return parcel
+    try:
+        content = json.loads(parcel.data)
+        request = content if file == "request.json" else content["request"]
+        for name in ("style_audio", "edit_source"):
+            if request[name] is not None:
+                request[name] = str(getattr(job.song, name))
+        request["model"] = job.song.model
+    except (ValueError, KeyError, TypeError):
+        return parcel  # whoever reads it will say what is wrong with it
+    return replace(parcel, data=json.dumps(content, ensure_ascii=False).encode(errors="backslashreplace"))

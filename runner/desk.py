@@ -1,0 +1,160 @@
+"""Where the songs of a cluster and the batch that they belong to leave word for each other; knows no cluster.
+
+One desk for a batch. The batch collects what the songs have left and says who is to stop; songs of one node
+share a room (see `admission`), so that one that runs out of memory there gets fewer at once.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from runner.admission import Free, Need, Obstacle, Room
+from runner.errors import ForeignFileError
+from runner.files import opened
+from runner.messages import QueuedSong
+from runner.parcels import Parcel, size
+
+# What is left here lies in memory. A song that finds more than this waits, and asks again.
+MOST_BYTES = 256 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """What a song has to say: how it stands, where that has changed, and what is new in its folder.
+
+    errand: which of its errands; after a node was given up for dead there may be a second one.
+    """
+
+    song: str
+    errand: int
+    said: tuple[QueuedSong, ...] = ()
+    parcels: tuple[Parcel, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """taken: the letter lies here. stop: the song is to end: "" not, "song" it alone, "batch" with all
+    others, "stray" because another errand makes it now. hurry: without grace.
+    """
+
+    taken: bool
+    stop: str = ""
+    hurry: bool = False
+
+
+class Desk:
+    def __init__(self, models: Mapping[str, str] | None = None, left_s: float | None = None) -> None:
+        """models: folder of each bundle, by its hash, for machines that do not have it. left_s: seconds until
+        the batch has to end; None: when all is made.
+        """
+        self._models = dict(models or {})
+        self._until = None if left_s is None else time.monotonic() + left_s
+        self._rooms: dict[str, Room] = defaultdict(Room)
+        self._node: dict[str, str] = {}  # where each song is
+        self._errand: dict[str, int] = {}
+        self._letters: list[Letter] = []
+        self._bytes = 0
+        self._stopping = self._hurry = False
+        self._to_stop: set[str] = set()
+
+    # ------------------------------------------------------------ what the batch does
+
+    def send(self, song: str, errand: int) -> None:
+        """A song goes on its way; earlier errands of it count no more."""
+        self.back(song)
+        self._errand[song] = errand
+
+    def back(self, song: str) -> None:
+        """It has come back, or its node has died: its place is free."""
+        node = self._node.pop(song, None)
+        if node is not None:
+            self._rooms[node].leave(song)
+        self._errand.pop(song, None)
+        self._to_stop.discard(song)
+
+    def collect(self) -> list[Letter]:
+        """All letters since the last time, in their order."""
+        letters, self._letters, self._bytes = self._letters, [], 0
+        return letters
+
+    def stop(self, song: str) -> None:
+        self._to_stop.add(song)
+
+    def stop_all(self, *, hurry: bool) -> None:
+        self._stopping, self._hurry = True, hurry
+
+    # ------------------------------------------------------------ what songs do
+
+    def leave_word(self, letter: Letter) -> Reply:
+        if self._errand.get(letter.song) != letter.errand:
+            return Reply(taken=True, stop="stray", hurry=True)  # to nobody
+        stop = "batch" if self._stopping else "song" if letter.song in self._to_stop else ""
+        if self._letters and self._bytes + size(letter.parcels) > MOST_BYTES:
+            return Reply(taken=False, stop=stop, hurry=self._hurry)
+        if letter.said or letter.parcels:
+            self._letters.append(letter)
+            self._bytes += size(letter.parcels)
+        return Reply(taken=True, stop=stop, hurry=self._hurry)
+
+    def left_s(self) -> float | None:
+        """Seconds until the batch has to end, by this machine's clock: none has to have the same."""
+        return None if self._until is None else self._until - time.monotonic()
+
+    def read(self, model: str, file: str, start: int, count: int) -> bytes | None:
+        """count bytes of a file of the bundle, fewer at its end; None: it does not lie on this machine."""
+        folder = self._models.get(model)
+        if not folder or file != Path(file).name:
+            return None
+        try:
+            with opened(Path(folder, file)) as content:
+                content.seek(start)
+                return content.read(count)
+        except (OSError, ForeignFileError):
+            return None
+
+    def is_empty(self, node: str) -> bool:
+        return self._rooms[node].is_empty()
+
+    def enter(
+        self,
+        node: str,
+        song: str,
+        need: Need,
+        free: Free,
+        now: float,
+        *,
+        despite_memory: bool,
+        overdue: bool,
+    ) -> Obstacle | None:
+        self._node[song] = node
+        return self._rooms[node].enter(song, need, free, now, despite_memory=despite_memory, overdue=overdue)
+
+    def uses(self, node: str, song: str, private: int) -> bool:
+        """Notes it; is it the heaviest there?"""
+        if self._node.get(song) != node:
+            return False  # given up for dead meanwhile
+        self._rooms[node].uses(song, private)
+        return self._rooms[node].is_heaviest(song)
+
+    def ran_out(self, node: str, now: float) -> None:
+        self._rooms[node].ran_out(now)
+
+    def leave(self, node: str, song: str) -> None:
+        self._rooms[node].leave(song)
+
+    def gave_up_on_memory(self, node: str, given: bool | None = None) -> bool:
+        """Whether memory was waited for in vain there; given: it is so now."""
+        if given is not None:
+            self._rooms[node].gave_up_on_memory = given
+        return self._rooms[node].gave_up_on_memory
+
+    def rooms(self) -> dict[str, Sequence[str]]:
+        """Which songs are where, for tests and for people."""
+        found: dict[str, list[str]] = defaultdict(list)
+        for song, node in self._node.items():
+            found[node].append(song)
+        return dict(found)

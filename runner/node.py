@@ -1,0 +1,269 @@
+"""One song on a machine of a cluster: unpack it, supervise it as at home, send home what changes.
+
+What lies here lies in the user's cache, under the name of its process, and is swept away when that has died.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import socket
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from runner import __version__, bundles, cgroups, machine, parcels, probes, processes
+from runner.admission import Free, Need, Obstacle
+from runner.desk import Letter, Reply
+from runner.errors import ClusterError
+from runner.messages import QueuedSong
+from runner.processes import Identity
+from runner.songfolder import Outputs, SongFolder
+from runner.supervise import WORKER, House, Job, end_strays, supervise
+from runner.until import Until, clocks
+
+# As often as people look.
+WORD_EVERY_S = 1.0
+
+Ask = Callable[..., Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Errand:
+    """A song that is sent to another machine.
+
+    number: grows with each errand of its batch. folder: what it needs of the song's folder. sounds: the clip
+    and the sound to edit, by the names of the song's fields: the file's name, and its bytes. The rest is as
+    in House.
+    """
+
+    version: str
+    number: int
+    job: Job
+    folder: tuple[parcels.Parcel, ...]
+    sounds: Mapping[str, tuple[str, bytes]]
+    redo_degraded: bool
+    worker: tuple[str, ...]
+    tick_s: float
+    grace_s: float
+    thrash_s: float
+    await_s: float
+    epoch: float
+
+
+def sing(errand: Errand, desk: Any) -> QueuedSong:
+    """Make the song of the errand here; its final state. The desk has all of its files by then.
+
+    Raises ClusterError where this machine cannot even try.
+    """
+    import ray
+
+    def ask(question: str, *words: Any, **more: Any) -> Any:
+        return ray.get(getattr(desk, question).remote(*words, **more))
+
+    if errand.version != __version__:
+        raise ClusterError(
+            f"{socket.gethostname()} has version {__version__} of the runner, the batch {errand.version}; "
+            "install the same one everywhere"
+        )
+    with _place() as outputs:
+        return asyncio.run(_sing(errand, outputs, ask, ray.get_runtime_context().get_node_id()))
+
+
+async def _sing(errand: Errand, outputs: Outputs, ask: Ask, node: str) -> QueuedSong:
+    folder = outputs.song(errand.job.song.id)
+    folder.prepare()
+    for parcel in errand.folder:
+        parcels.put(folder.folder, parcel)
+    post = _Post(ask, errand, folder)
+    await post.send()  # it has arrived
+    job = _unpacked(errand, outputs)
+    if errand.worker == WORKER:
+        job = await asyncio.to_thread(bundles.at_hand, job, ask)
+    with cgroups.held(cgroups.site(Path("/")), _memory_for_songs()) as group:
+        house = _house(errand, outputs, _Door(ask, node), group, _until(ask))
+        work = asyncio.create_task(
+            supervise(job, folder, house, post.say, redo_degraded=errand.redo_degraded)
+        )
+        try:
+            while not work.done():
+                await asyncio.wait({work}, timeout=WORD_EVERY_S)
+                await _heed(post, house, folder)
+            await post.send_all()
+            return work.result()
+        finally:
+            await end_strays(house)
+
+
+def _until(ask: Ask) -> Until | None:
+    """When the batch has to end, by the clocks of this machine."""
+    left_s: float | None = ask("left_s")
+    wall, boot = clocks()
+    return None if left_s is None else Until(wall + left_s, boot + left_s)
+
+
+async def _heed(post: _Post, house: House, folder: SongFolder) -> None:
+    """Send what is new, and stop as asked; or because nobody is there to ask."""
+    import ray
+
+    try:
+        reply = await post.send()
+    except ray.exceptions.RayError:
+        reply = Reply(taken=False, stop="batch", hurry=True)
+    if reply.stop == "song":
+        folder.stop.touch()
+    elif reply.stop:
+        house.stopping.set()
+    if reply.hurry:
+        house.hurry.set()
+
+
+class _Post:
+    """What is sent home. A letter that could not be taken yet is sent again as it is."""
+
+    def __init__(self, ask: Ask, errand: Errand, folder: SongFolder) -> None:
+        self._ask, self._errand, self._folder = ask, errand, folder
+        self._seen = self._next = parcels.stamps(folder.folder)
+        self._said: list[QueuedSong] = []
+        self._letter: Letter | None = None
+
+    def say(self, song: QueuedSong) -> None:
+        here = f"on {socket.gethostname()}"
+        self._said.append(replace(song, note=f"{song.note}, {here}" if song.note else here))
+
+    async def send(self) -> Reply:
+        """What has changed since the last letter that was taken; also an empty letter has an answer."""
+        if self._letter is None:
+            new, self._next = await asyncio.to_thread(parcels.changes, self._folder.folder, self._seen)
+            said, self._said = self._said, []
+            self._letter = Letter(self._folder.id, self._errand.number, tuple(said), tuple(new))
+        reply: Reply = await asyncio.to_thread(self._ask, "leave_word", self._letter)
+        if reply.taken:
+            self._letter, self._seen = None, self._next
+        return reply
+
+    async def send_all(self) -> None:
+        """Until the desk has all of it. Raises ray's error where there is no desk any more."""
+        while not (await self.send()).taken or parcels.changes(self._folder.folder, self._seen)[0]:
+            await asyncio.sleep(WORD_EVERY_S / 10)
+
+
+class _Door:
+    """The room that all songs of this machine share; it lies on the desk. See admission.Room."""
+
+    def __init__(self, ask: Ask, node: str) -> None:
+        self._ask, self._node = ask, node
+        self._heaviest = False
+
+    @property
+    def gave_up_on_memory(self) -> bool:
+        return bool(self._ask("gave_up_on_memory", self._node))
+
+    @gave_up_on_memory.setter
+    def gave_up_on_memory(self, given: bool) -> None:
+        self._ask("gave_up_on_memory", self._node, given)
+
+    def is_empty(self) -> bool:
+        return bool(self._ask("is_empty", self._node))
+
+    def enter(
+        self,
+        song: str,
+        need: Need,
+        free: Free,
+        now: float,
+        *,
+        despite_memory: bool = False,
+        overdue: bool = False,
+    ) -> Obstacle | None:
+        found: Obstacle | None = self._ask(
+            "enter", self._node, song, need, free, now, despite_memory=despite_memory, overdue=overdue
+        )
+        return found
+
+    def uses(self, song: str, private: int) -> None:
+        self._heaviest = bool(self._ask("uses", self._node, song, private))
+
+    def is_heaviest(self, song: str) -> bool:
+        """As it was at the last look."""
+        return self._heaviest
+
+    def ran_out(self, now: float) -> None:
+        self._ask("ran_out", self._node, now)
+
+    def leave(self, song: str) -> None:
+        self._ask("leave", self._node, song)
+
+
+def _house(
+    errand: Errand, outputs: Outputs, door: _Door, group: cgroups.Songs | None, until: Until | None
+) -> House:
+    me = processes.me()
+    processes.adopt_orphans()
+    return House(
+        mark=f"{outputs.folder}//{me.pid}.{me.started}",
+        room=door,
+        worker=errand.worker,
+        tick_s=errand.tick_s,
+        grace_s=errand.grace_s,
+        thrash_s=errand.thrash_s,
+        await_s=errand.await_s,
+        epoch=errand.epoch,
+        own=processes.children(),
+        memory=_memory(),
+        songs=group,
+        until=until,
+    )
+
+
+def _memory() -> int | None:
+    return machine.usable_memory(probes.total_bytes(), cgroups.memory_limit(Path("/")))
+
+
+def _memory_for_songs() -> int | None:
+    from runner.verdict import for_songs
+
+    memory = _memory()
+    return None if memory is None else for_songs(memory)
+
+
+def _unpacked(errand: Errand, outputs: Outputs) -> Job:
+    """The job, with its sounds where they lie here."""
+    places: dict[str, Any] = {}
+    for name, (file, content) in errand.sounds.items():
+        place = outputs.folder / ".inputs" / name / Path(file).name
+        place.parent.mkdir(parents=True)
+        place.write_bytes(content)
+        places[name] = place
+    return replace(errand.job, song=replace(errand.job.song, **places))
+
+
+# ---------------------------------------------------------------- the place
+
+
+@contextmanager
+def _place() -> Iterator[Outputs]:
+    """Outputs of this process alone, gone afterwards; those of dead ones are cleared up first."""
+    root = bundles.cache() / "cluster"
+    for other in root.glob("*.*.*"):
+        _sweep(other)
+    me = processes.me()
+    place = root / f"{me.pid}.{me.started}.{me.boot_id}"
+    shutil.rmtree(place, ignore_errors=True)  # of this worker's song before
+    place.mkdir(parents=True)
+    try:
+        yield Outputs(place.resolve())
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def _sweep(place: Path) -> None:
+    """End what a dead process has left running there, and remove its files."""
+    pid, started, boot_id = place.name.split(".", 2)
+    with suppress(ValueError):
+        if not processes.is_alive(Identity(int(pid), int(started), boot_id)):
+            strays = f"{place.resolve()}//"
+            asyncio.run(processes.end_tree(lambda: processes.marked(strays), grace_s=0.0))
+            shutil.rmtree(place, ignore_errors=True)

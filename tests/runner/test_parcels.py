@@ -1,0 +1,145 @@
+"""Parcels: a song's folder that arrives elsewhere is, at every moment, one that a crash could have left."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from runner import parcels
+from runner.errors import ForeignFileError
+from runner.parcels import Parcel
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Path:
+    folder = tmp_path / "here"
+    (folder / "attempts" / "1").mkdir(parents=True)
+    return folder
+
+
+@pytest.fixture
+def there(tmp_path: Path) -> Path:
+    return tmp_path / "there"
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()
+    }
+
+
+def carry(here: Path, there: Path, seen: parcels.Seen) -> parcels.Seen:
+    new, seen = parcels.changes(here, seen)
+    for parcel in new:
+        parcels.put(there, parcel)
+    return seen
+
+
+def test_what_was_written_arrives_and_what_was_removed_goes(here: Path, there: Path) -> None:
+    (here / "attempts/1/checkpoint.safetensors").write_bytes(b"half")
+    (here / "heartbeat.json").write_text("{}")
+    seen = carry(here, there, {})
+    assert content(there) == content(here)
+    (here / "attempts/1/checkpoint.safetensors").unlink()
+    (here / "song.wav").write_bytes(b"sound")
+    carry(here, there, seen)
+    assert content(there) == content(here) == {"heartbeat.json": b"{}", "song.wav": b"sound"}
+
+
+def test_what_has_not_changed_is_not_carried_again(here: Path) -> None:
+    (here / "song.wav").write_bytes(b"sound")
+    _, seen = parcels.changes(here, {})
+    assert parcels.changes(here, seen) == ([], seen)
+
+
+def test_of_a_log_only_what_was_added_is_carried(here: Path, there: Path) -> None:
+    log = here / "attempts/1/worker.log"
+    log.write_bytes(b"one\n")
+    seen = carry(here, there, {})
+    with log.open("ab") as file:
+        file.write(b"two\n")
+    new, seen = parcels.changes(here, seen)
+    assert new == [Parcel("attempts/1/worker.log", b"two\n", 4)]
+    for _ in range(2):  # a letter may be opened twice
+        parcels.put(there, new[0])
+    assert content(there) == content(here)
+
+
+def test_a_file_that_was_replaced_by_one_of_the_same_size_is_carried(here: Path, there: Path) -> None:
+    beat = here / "heartbeat.json"
+    beat.write_bytes(b"1")
+    seen = carry(here, there, {})
+    (here / ".new").write_bytes(b"2")
+    os.utime(here / ".new", ns=(beat.stat().st_atime_ns, beat.stat().st_mtime_ns))
+    (here / ".new").replace(beat)
+    carry(here, there, seen)
+    assert (there / "heartbeat.json").read_bytes() == b"2"
+
+
+@given(st.permutations(["song.json", "attempts/1/outcome.json", "song.wav", "attempts/1/steps.jsonl"]))
+def test_papers_arrive_behind_what_they_vouch_for(order: list[str]) -> None:
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as name:
+        here = Path(name)
+        (here / "attempts/1").mkdir(parents=True)
+        for file in order:
+            (here / file).write_bytes(b"x")
+        carried = [parcel.name for parcel in parcels.changes(here, {})[0]]
+    assert carried[2:] == ["attempts/1/outcome.json", "song.json"]
+
+
+def test_half_written_files_and_links_stay_where_they_are(here: Path, tmp_path: Path) -> None:
+    (here / ".song.json.1-ab.tmp").write_text("{")
+    (tmp_path / "secret").write_text("secret")
+    (here / "song.json").symlink_to(tmp_path / "secret")
+    assert parcels.changes(here, {}) == ([], {})
+
+
+def test_only_the_newest_checkpoint_goes_to_another_machine_and_no_log(here: Path) -> None:
+    for number in (1, 2, 10):
+        (here / f"attempts/{number}").mkdir(exist_ok=True)
+        for file in ("checkpoint.safetensors", "request.json", "worker.log"):
+            (here / f"attempts/{number}/{file}").write_bytes(b"x")
+    assert sorted(parcel.name for parcel in parcels.pack(here)) == [
+        "attempts/1/request.json",
+        "attempts/10/checkpoint.safetensors",
+        "attempts/10/request.json",
+        "attempts/2/request.json",
+    ]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../song.json",
+        "/etc/passwd",
+        "attempts/../../x",
+        "attempts/1/a/b",
+        "a/b",
+        "",
+        ".",
+        "..",
+        ".hidden",
+        "a\n",
+    ],
+)
+@pytest.mark.parametrize("data", [b"x", None])
+def test_no_parcel_leads_out_of_the_folder(there: Path, name: str, data: bytes | None) -> None:
+    there.mkdir()
+    with pytest.raises(ForeignFileError, match="no file of a song"):
+        parcels.put(there, Parcel(name, data))
+    assert list(there.parent.iterdir()) == [there]
+
+
+def test_a_log_is_not_written_through_a_link(there: Path, tmp_path: Path) -> None:
+    there.mkdir()
+    (tmp_path / "mine").write_text("mine")
+    (there / "worker.log").symlink_to(tmp_path / "mine")
+    with pytest.raises(OSError, match="symbolic"):
+        parcels.put(there, Parcel("worker.log", b"theirs"))
+    assert (tmp_path / "mine").read_text() == "mine"
