@@ -68,10 +68,10 @@ class Ray:
         return [int(resources[resource]) for resources in nodes if resources.get(resource, 0) >= 1]
 
     def desk(self, models: Mapping[str, str], left_s: float | None) -> Any:
-        """A desk that lives as long as this process does, and where it does if that is in the cluster."""
+        """A desk that lives where this process does (or the one that lets it in), and as long."""
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        here = NodeAffinitySchedulingStrategy(self.ray.get_runtime_context().get_node_id(), soft=True)
+        here = NodeAffinitySchedulingStrategy(self.ray.get_runtime_context().get_node_id(), soft=False)
         return (
             self.ray.remote(Desk).options(num_cpus=0, scheduling_strategy=here).remote(dict(models), left_s)
         )

@@ -220,15 +220,22 @@ def test_one_song_can_be_stopped_and_the_others_go_on(tmp_path: Path, machines: 
     assert_nothing_is_left(parent)
 
 
-def test_a_song_that_is_killed_for_time_goes_on_with_half_the_steps(
-    tmp_path: Path, machines: Machines
+@pytest.mark.parametrize(
+    ("script", "cause", "changes"),
+    [
+        ("only 1\nsteps 3 0.01\nspin", "timeout", {"timeout_s": 2.0}),
+        ("only 1\nsteps 3 0.01\neat 200\nhang", "memory-ceiling", {"memory_bytes": 100 * 2**20}),
+    ],
+)
+def test_a_song_that_is_killed_goes_on_with_half_the_steps(
+    tmp_path: Path, machines: Machines, script: str, cause: str, changes: dict[str, Any]
 ) -> None:
-    one = job("only 1\nsteps 3 0.01\nspin", name="slow", threads=1, timeout_s=2.0)
-    parent = batch(tmp_path, machines, [one])
+    parent = batch(tmp_path, machines, [job(script, name="song", threads=1, **changes)])
     assert parent.wait() == 0
-    assert causes(parent.outputs.song("night/slow")) == ["timeout", None]
-    requests = [read_json(attempt.request) for attempt in parent.outputs.song("night/slow").attempts()]
-    assert [request["density"] for request in requests] == [32, 16]
+    song = parent.outputs.song("night/song")
+    assert causes(song) == [cause, None]
+    assert [read_json(attempt.request)["density"] for attempt in song.attempts()] == [32, 16]
+    assert_nothing_is_left(parent)
 
 
 def test_machines_that_die_at_random_lose_no_song_and_make_none_twice(
