@@ -27,6 +27,8 @@ from runner.files import make_folder
 from runner.machine import Machine, wsl_of
 from runner.songfolder import Outputs
 from runner.spec import load
+from runner.until import is_of_one_day
+from runner.until import until as ending
 
 SCHEMA = 1
 # What cron takes after the five fields of the time: one more, and `crontab` refuses the line.
@@ -155,11 +157,19 @@ def carried(environ: Mapping[str, str], *, home: str) -> tuple[tuple[str, str], 
 def check(night: Night) -> None:
     """Is all there that the night will need? Raises UsageError, SpecError for mistakes in the job files."""
     load(list(_found(night.files)))
+    if night.until is not None:
+        _refuse_one_day(night.until)
     path = dict(night.environ).get("PATH")
     for program in finish.parse(night.on_finish)[:1]:
         place = str(Path(night.folder, program)) if "/" in program else program
         if shutil.which(place, path=path) is None:
             raise UsageError(f"--on-finish: {program}: the night would find no such program; give its path")
+
+
+def _refuse_one_day(until: str) -> None:
+    if is_of_one_day(until):
+        raise UsageError(f"--until {until!r}: is of one day; give every night a time such as 07:00, or 8h")
+    ending(until)
 
 
 def _found(files: Sequence[str]) -> Iterator[Path]:

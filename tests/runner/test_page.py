@@ -105,6 +105,13 @@ def test_every_cause_has_words_for_what_to_change() -> None:
     assert all(words.count("`") % 2 == 0 for words in CURES.values())
 
 
+def test_what_was_made_again_with_a_broken_number_is_no_take(outputs: Outputs) -> None:
+    for id in ("night/rain.cfg-2", "night/rain.cfg-2.5"):
+        write_song(outputs, id)
+    names = [piece.name for piece in gather(outputs, status.look(outputs)).older]
+    assert names == ["rain.cfg-2", "rain.cfg-2.5"]
+
+
 def test_takes_of_a_song_stand_side_by_side_with_their_seeds(outputs: Outputs) -> None:
     for take, id in enumerate(("night/rain", "night/rain.2", "night/rain.10"), start=7):
         write_song(outputs, id, seed=take)
