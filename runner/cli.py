@@ -328,9 +328,11 @@ def check(
 
         typer.echo(dumps(lyricsheet.as_json(answers), indent=2, ensure_ascii=False, allow_nan=False))
         return
-    width, above = get_terminal_size((120, 24)).columns, None
+    width, above, said = get_terminal_size((120, 24)).columns, None, ""
     for song, answer in zip(songs, answers, strict=True):
-        typer.echo(f"{song.id}: {answer.duration:g} s, {answer.choice}, {answer.precision}")
+        choice = answer.choice.partition(" (")[0] if answer.choice == said else answer.choice  # why, once
+        typer.echo(f"{song.id}: {round(answer.duration, 1):g} s, {choice}, {answer.precision}")
+        said = answer.choice
         rows = answer.lines if lines else lyricsheet.dense(answer.lines)
         if rows and rows != above:  # takes have the same ones
             typer.echo("\n".join(lyricsheet.sheet(rows, width)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -233,17 +234,18 @@ def test_logs_are_data(night: Night) -> None:
     assert "Traceback" not in said.out + said.err
 
 
-def test_a_song_made_again_is_the_same_sound_and_leaves_the_first_alone(night: Night) -> None:
-    first = night.outputs.song("my songs/one")
+def test_a_song_made_again_is_the_same_sound_and_leaves_the_first_alone(night: Night, tmp_path: Path) -> None:
+    outputs = Outputs(shutil.copytree(night.outputs.folder, tmp_path / "copy"))
+    first = outputs.song("my songs/one")
     before = first.manifest.read_bytes()
-    said = runner("again", "one", "--out", night.outputs.folder)
+    said = runner("again", "one", "--out", outputs.folder)
     assert said.exit_code == 0, said.err
     assert said.out == "my songs/one.again: the same sound as my songs/one, sample for sample\n"
     assert first.manifest.read_bytes() == before
-    assert runner("batch", night.file, "--out", night.outputs.folder, "--quiet") == Said(0, "", "")
-    again = runner("again", "one", "--out", night.outputs.folder)  # is there, so it is only compared
+    assert runner("batch", night.file, "--out", outputs.folder, "--quiet") == Said(0, "", "")
+    again = runner("again", "one", "--out", outputs.folder)  # is there, so it is only compared
     assert again.out == said.out
-    assert len(night.outputs.song("my songs/one.again").attempts()) == 1
+    assert len(outputs.song("my songs/one.again").attempts()) == 1
 
 
 def test_check_says_how_each_song_would_be_made_and_makes_nothing(night: Night, tmp_path: Path) -> None:

@@ -100,6 +100,15 @@ def test_what_failed_comes_before_what_is_less_than_asked_and_says_why_and_what_
     assert html.index("hung: no progress") < html.index("16 steps instead of 32") < html.index("<audio")
 
 
+def test_of_a_song_that_its_user_stopped_no_readings_are_shown(outputs: Outputs) -> None:
+    attempt = add_attempt(outputs.song("night/rain"))
+    evidence = [{"at": float(i), "cpu_s": 1.0, "anon": 10**9, "swap": 0} for i in range(9)]
+    write_message(attempt.outcome, Outcome(1, "interrupted", "stopped", density=32, evidence=evidence))
+    write_batch(outputs, [QueuedSong("night/rain", "interrupted")], finished=True)
+    (trouble,) = page_of(outputs).troubles
+    assert (trouble.state, trouble.sparks) == ("interrupted", ())
+
+
 def test_every_cause_has_words_for_what_to_change() -> None:
     assert set(CURES) == set(get_args(Cause))
     assert all(words.count("`") % 2 == 0 for words in CURES.values())
