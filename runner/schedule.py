@@ -157,8 +157,11 @@ def carried(environ: Mapping[str, str], *, home: str) -> tuple[tuple[str, str], 
 def check(night: Night) -> None:
     """Is all there that the night will need? Raises UsageError, SpecError for mistakes in the job files."""
     load(list(_found(night.files)))
-    if night.until is not None:
-        _refuse_one_day(night.until)
+    if night.until is not None and not _is_of_every_night(night.until):
+        raise UsageError(
+            f"--until {night.until!r}: no end that every night has; write a time of day such as 07:00, or a "
+            "span such as 8h"
+        )
     path = dict(night.environ).get("PATH")
     for program in finish.parse(night.on_finish)[:1]:
         place = str(Path(night.folder, program)) if "/" in program else program
@@ -166,10 +169,12 @@ def check(night: Night) -> None:
             raise UsageError(f"--on-finish: {program}: the night would find no such program; give its path")
 
 
-def _refuse_one_day(until: str) -> None:
-    if is_of_one_day(until):
-        raise UsageError(f"--until {until!r}: is of one day; give every night a time such as 07:00, or 8h")
-    ending(until)
+def _is_of_every_night(until: str) -> bool:
+    try:
+        ending(until)
+    except UsageError:
+        return False
+    return not is_of_one_day(until)
 
 
 def _found(files: Sequence[str]) -> Iterator[Path]:
