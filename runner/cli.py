@@ -623,7 +623,7 @@ def _make(
     with view.live(outputs, quiet=quiet, tell=end.journal.tell) as show:
         ended = run(jobs, outputs, options, show=show, house=house, announce=announce)
     end.exit_code, end.problem = ended.exit_code(strict=options.strict), ended.problem
-    page = report.at_end(outputs)
+    end.report, page = report.at_end(outputs)
     if not quiet or end.exit_code:
         view.summary(outputs)
         if options.until is not None:
