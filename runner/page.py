@@ -447,16 +447,22 @@ def _outline(made: dict[str, Any]) -> list[int]:
 
 
 def _papers(song: _Song) -> Iterator[tuple[str, str]]:
-    """The files that say more, those that are there."""
+    """The files that say more, of those that are there: the log of a song that went well is empty."""
     newest = song.folder.attempts()[-1:]
     files = [song.sound, song.folder.manifest, song.folder.failure]
     for path in [*files, *(attempt.log for attempt in newest)]:
-        if path is not None and _is_file(path):
+        if path is not None and _is_file(path) and _size(path):
             yield clean(path.name), _href(song, path)
 
 
 def _is_file(path: Path) -> bool:
     return os.path.isfile(path)  # noqa: PTH113 — Path.is_file raises where a name is too long to be one
+
+
+def _size(path: Path) -> int:
+    with suppress(OSError):
+        return path.stat().st_size
+    return 0
 
 
 def _href(song: _Song, path: Path) -> str:

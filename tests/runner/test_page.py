@@ -100,6 +100,21 @@ def test_what_failed_comes_before_what_is_less_than_asked_and_says_why_and_what_
     assert html.index("hung: no progress") < html.index("16 steps instead of 32") < html.index("<audio")
 
 
+def test_a_log_is_linked_where_it_says_something_and_all_are_played_where_there_are_several(
+    outputs: Outputs,
+) -> None:
+    write_song(outputs, "night/rain")
+    log = add_attempt(outputs.song("night/rain")).log
+    log.touch()
+    assert "worker.log" not in render(page_of(outputs))
+    log.write_text("odd\n")
+    html = render(page_of(outputs))
+    assert "worker.log" in html
+    assert "Play all" not in html.partition("<script>")[0]
+    write_song(outputs, "night/tide")
+    assert "Play all" in render(page_of(outputs)).partition("<script>")[0]
+
+
 def test_of_a_song_that_its_user_stopped_no_readings_are_shown(outputs: Outputs) -> None:
     attempt = add_attempt(outputs.song("night/rain"))
     evidence = [{"at": float(i), "cpu_s": 1.0, "anon": 10**9, "swap": 0} for i in range(9)]
