@@ -7,6 +7,7 @@ import re
 import signal
 import sys
 from collections.abc import Mapping
+from io import TextIOWrapper
 from pathlib import Path
 from shutil import get_terminal_size
 from typing import TYPE_CHECKING, Annotated, Any
@@ -706,6 +707,7 @@ def _warn(song: Song, warnings: list[str]) -> None:
 
 def main() -> None:
     """The console script. An error of ours is one line (or one a problem) on stderr and its exit code."""
+    _print_anything()
     os.umask(os.umask(0) | 0o022)  # whatever it was: what we write, only its owner writes again
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) != signal.SIG_IGN:
@@ -715,6 +717,13 @@ def main() -> None:
     except RunnerError as error:
         typer.echo(str(error), err=True)
         sys.exit(error.exit_code)
+
+
+def _print_anything() -> None:
+    """Names of songs and files may hold what stdout has no letters for, or be no UTF-8 at all."""
+    if isinstance(sys.stdout, TextIOWrapper) and sys.stdout.errors == "strict":
+        is_utf_8 = sys.stdout.encoding.lower().replace("_", "-") == "utf-8"
+        sys.stdout.reconfigure(errors="surrogateescape" if is_utf_8 else "backslashreplace")
 
 
 def _end(number: int, _frame: object) -> None:

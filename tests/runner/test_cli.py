@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import signal
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from folders import write_manifest
 
 from runner import processes
 from runner.cli import app
@@ -103,6 +105,26 @@ def test_the_top_help_lists_every_command_with_a_line_on_it() -> None:
     assert said.exit_code == 0
     for command in COMMANDS:
         assert re.search(rf"^ +{command} +[A-Z].+", said.out, re.MULTILINE), command
+
+
+@pytest.mark.parametrize(
+    ("encoding", "printed"),
+    [("ascii", rb"caf\udce9/\u96e8"), ("latin-1", rb"caf\udce9/\u96e8"), ("utf-8", b"caf\xe9/\xe9\x9b\xa8")],
+)
+def test_a_name_that_the_terminal_has_no_letters_for_is_printed_somehow(
+    tmp_path: Path, encoding: str, printed: bytes
+) -> None:
+    folder = os.fsencode(tmp_path) + b"/caf\xe9/" + "雨".encode()
+    write_manifest(Outputs(Path(os.fsdecode(folder))).song("a/b"))
+    done = subprocess.run(
+        [os.fsencode(RUNNER), b"report", b"--out", folder],
+        env=os.environ | {"PYTHONIOENCODING": f"{encoding}:strict"},
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.endswith(printed + b"/report.html\n")
 
 
 def test_the_version_is_data() -> None:
