@@ -110,6 +110,7 @@ def batch(
     attempts: Attempts = None,
     precision: Precision = None,
     format: Format = None,
+    fade_out: FadeOut = None,
     foresight: Foresight = None,
     cluster: Annotated[
         str | None,
@@ -160,6 +161,7 @@ def batch(
         "attempts": attempts,
         "precision": precision,
         "format": format,
+        "fade_out": fade_out,
         "foresight": foresight,
     }
     overrides = Overrides(settings, model=model, force=force_options)

@@ -15,6 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 from folders import write_manifest
+from typer.testing import CliRunner
 
 from runner import processes
 from runner.cli import app
@@ -93,11 +94,13 @@ def night(tmp_path_factory: pytest.TempPathFactory) -> Night:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_the_help_of_every_command_says_what_it_does_with_an_example(command: str) -> None:
-    said = runner(command, "--help")
-    assert (said.exit_code, said.err) == (0, "")
-    assert f"Example: runner {command}" in said.out
-    assert f"Usage: runner {command}" in said.out
-    assert runner(command, "-h") == said
+    said, shortly = (
+        CliRunner().invoke(app, [command, option], prog_name="runner") for option in ("--help", "-h")
+    )
+    assert (said.exit_code, said.stderr) == (0, "")
+    assert f"Example: runner {command}" in said.stdout
+    assert f"Usage: runner {command}" in said.stdout
+    assert shortly.stdout == said.stdout
 
 
 def test_the_top_help_lists_every_command_with_a_line_on_it() -> None:
@@ -147,6 +150,7 @@ def test_the_schema_is_data() -> None:
         (["batch", "a.yaml", "--workers", "0"], "--workers"),
         (["batch", "absent.yaml"], "absent.yaml:1:1: there is no such file; check the path"),
         (["batch", "absent.yaml", "--timeout", "soon"], "--timeout"),
+        (["batch", "absent.yaml", "--fade-out", "31"], "--fade-out: 31"),
         (
             ["batch", "absent.yaml", "--until", "25:00"],
             "--until '25:00': no time of day; write a time of day",
