@@ -211,7 +211,10 @@ def gather(outputs: Outputs, survey: Survey) -> Page:
 
 
 def _shared_out(songs: Sequence[_Song], survey: Survey) -> tuple[list[_Song], list[_Song], list[_Song]]:
-    """The songs that can be heard: made in the newest batch, made before and shown as large, and the rest."""
+    """The songs that can be heard: made in the newest batch, made before and shown as large, and the rest.
+
+    What was made again is to be compared with what it was made from.
+    """
     began = survey.batch.started_wall if survey.batch else 0.0
     heard = [song for song in songs if song.sound is not None]
     is_fresh = {song.row.song: not song.row.earlier and song.finished >= began - 1 for song in heard}
@@ -220,7 +223,10 @@ def _shared_out(songs: Sequence[_Song], survey: Survey) -> tuple[list[_Song], li
         (song for song in heard if not is_fresh[song.row.song]),
         key=lambda song: (song.row.earlier, -song.finished),
     )
-    large = [song for song in others if not song.row.earlier or survey.batch is None]
+    firsts = {song.row.song.partition(".")[0] for song in fresh}
+    large = [
+        song for song in others if not song.row.earlier or survey.batch is None or song.row.song in firsts
+    ]
     older = {song.row.song for song in large[: max(0, MOST_TRACKS - len(fresh))]}
     taken = {song.row.song for song in fresh[:MOST_TRACKS]} | older
     return (

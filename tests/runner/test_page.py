@@ -136,6 +136,15 @@ def test_what_was_made_again_with_a_broken_number_is_no_take(outputs: Outputs) -
     assert names == ["rain.cfg-2", "rain.cfg-2.5"]
 
 
+def test_a_song_that_was_made_again_can_be_compared_with_the_first(outputs: Outputs) -> None:
+    for id in ("night/rain", "night/tide", "night/rain.seed-8"):
+        write_song(outputs, id)
+    write_batch(outputs, [QueuedSong("night/rain.seed-8", "done")], finished=True)
+    page = page_of(outputs)
+    assert [piece.name for piece in [*page.fresh, *page.older]] == ["rain.seed-8", "rain"]
+    assert [brief.name for brief in page.briefs] == ["tide"]
+
+
 def test_takes_of_a_song_stand_side_by_side_with_their_seeds(outputs: Outputs) -> None:
     for take, id in enumerate(("night/rain", "night/rain.2", "night/rain.10"), start=7):
         write_song(outputs, id, seed=take)
