@@ -165,8 +165,8 @@ def batch_line(now: Survey, width: int, *, unicode: bool) -> str:
     cells = min(20, width // 4) if width >= 40 else 0
     picture = f"{bar(_finished(now), len(now.own), cells, unicode=unicode)} " if cells else ""
     elapsed = _elapsed(now)
-    time = f"{elapsed} so far" if now.parent_alive else f"in {elapsed}"
-    others = [*left_words(now), *counts(now.own), *([time] if elapsed else [])]
+    took = f"{elapsed} so far" if now.parent_alive else f"in {elapsed}"
+    others = [*left_words(now), *counts(now.own), *([took] if elapsed else [])]
     return _joined(f"{picture}{first}", others, width)
 
 
