@@ -109,7 +109,7 @@ def test_a_shell_reads_from_a_line_what_went_into_it_whatever_it_is(
     assert words[at + 1] == f"/{name}'["
     assert words[at + 2 :] == [
         "--out", f"/{name}", "--quiet", "--until", "8 h", "--on-finish", on_finish,
-        f">>/{name}/cron.log", "2>&1",
+        f">>{Outputs(Path(f'/{name}')).cron_log}", "2>&1",
     ]  # fmt: skip
     assert not re.search(r"(?<!\\)%", line(night))
 
