@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard
 
 from runner.curve import Point
 from runner.words import size
@@ -181,7 +181,7 @@ class Spark:
 
 def sparks(evidence: Sequence[dict[str, Any]]) -> list[Spark]:
     """Of the readings behind a kill: what the child computed and held, and what it cost the disk."""
-    samples = [sample for sample in evidence if _is_number(sample.get("at"))]
+    samples = [sample for sample in evidence if is_number(sample.get("at"))]
     if len(samples) < 3:
         return []
     at = [float(sample["at"]) for sample in samples]
@@ -225,8 +225,9 @@ def _rates(samples: Sequence[dict[str, Any]], at: Sequence[float], key: str) -> 
 
 
 def _sum(sample: dict[str, Any], *keys: str) -> float:
-    return sum(float(sample[key]) for key in keys if _is_number(sample.get(key)))
+    return sum(float(sample[key]) for key in keys if is_number(sample.get(key)))
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e18
+def is_number(value: object) -> TypeGuard[float]:
+    """Is it a number that a person could mean? No yes or no, no infinity."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e15

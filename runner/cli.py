@@ -7,6 +7,7 @@ import re
 import signal
 import sys
 from collections.abc import Mapping
+from io import TextIOWrapper
 from pathlib import Path
 from shutil import get_terminal_size
 from typing import TYPE_CHECKING, Annotated, Any
@@ -109,6 +110,7 @@ def batch(
     attempts: Attempts = None,
     precision: Precision = None,
     format: Format = None,
+    fade_out: FadeOut = None,
     foresight: Foresight = None,
     cluster: Annotated[
         str | None,
@@ -159,6 +161,7 @@ def batch(
         "attempts": attempts,
         "precision": precision,
         "format": format,
+        "fade_out": fade_out,
         "foresight": foresight,
     }
     overrides = Overrides(settings, model=model, force=force_options)
@@ -328,9 +331,11 @@ def check(
 
         typer.echo(dumps(lyricsheet.as_json(answers), indent=2, ensure_ascii=False, allow_nan=False))
         return
-    width, above = get_terminal_size((120, 24)).columns, None
+    width, above, said = get_terminal_size((120, 24)).columns, None, ""
     for song, answer in zip(songs, answers, strict=True):
-        typer.echo(f"{song.id}: {answer.duration:g} s, {answer.choice}, {answer.precision}")
+        choice = answer.choice.partition(" (")[0] if answer.choice == said else answer.choice  # why, once
+        typer.echo(f"{song.id}: {round(answer.duration, 1):g} s, {choice}, {answer.precision}")
+        said = answer.choice
         rows = answer.lines if lines else lyricsheet.dense(answer.lines)
         if rows and rows != above:  # takes have the same ones
             typer.echo("\n".join(lyricsheet.sheet(rows, width)))
@@ -621,7 +626,7 @@ def _make(
     with view.live(outputs, quiet=quiet, tell=end.journal.tell) as show:
         ended = run(jobs, outputs, options, show=show, house=house, announce=announce)
     end.exit_code, end.problem = ended.exit_code(strict=options.strict), ended.problem
-    page = report.at_end(outputs)
+    end.report, page = report.at_end(outputs)
     if not quiet or end.exit_code:
         view.summary(outputs)
         if options.until is not None:
@@ -704,6 +709,7 @@ def _warn(song: Song, warnings: list[str]) -> None:
 
 def main() -> None:
     """The console script. An error of ours is one line (or one a problem) on stderr and its exit code."""
+    _print_anything()
     os.umask(os.umask(0) | 0o022)  # whatever it was: what we write, only its owner writes again
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) != signal.SIG_IGN:
@@ -713,6 +719,13 @@ def main() -> None:
     except RunnerError as error:
         typer.echo(str(error), err=True)
         sys.exit(error.exit_code)
+
+
+def _print_anything() -> None:
+    """Names of songs and files may hold what stdout has no letters for, or be no UTF-8 at all."""
+    if isinstance(sys.stdout, TextIOWrapper) and sys.stdout.errors == "strict":
+        is_utf_8 = sys.stdout.encoding.lower().replace("_", "-") == "utf-8"
+        sys.stdout.reconfigure(errors="surrogateescape" if is_utf_8 else "backslashreplace")
 
 
 def _end(number: int, _frame: object) -> None:

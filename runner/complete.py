@@ -35,7 +35,9 @@ def songs(ctx: typer.Context, incomplete: str) -> list[str]:
 def made_songs(ctx: typer.Context, incomplete: str) -> list[str]:
     """Finished ones."""
     with suppress(OSError):
-        return _offered({song.id for song in _outputs(ctx).songs() if song.manifest.exists()}, incomplete)
+        there = _outputs(ctx).songs()
+        made = {song.id for song in there if song.manifest.exists()}
+        return _offered({song.id for song in there}, incomplete, made)
     return []
 
 
@@ -63,10 +65,13 @@ def _outputs(ctx: typer.Context) -> Outputs:
     return Outputs(Path(ctx.params.get("out") or "outputs"))
 
 
-def _offered(ids: Iterable[str], incomplete: str) -> list[str]:
-    """Names alone where one song has them, as all commands take them; whole ids once a job is named."""
-    ids = sorted(ids)
-    times = Counter(id.rpartition("/")[2] for id in ids)
+def _offered(known: Iterable[str], incomplete: str, wanted: Iterable[str] | None = None) -> list[str]:
+    """Names alone where one song of all known has them, as all commands take them; whole ids once a job is
+    named. wanted: only of these.
+    """
+    known = set(known)
+    ids = sorted(known if wanted is None else wanted)
+    times = Counter(id.rpartition("/")[2] for id in known)
     names = [name if times[name := id.rpartition("/")[2]] == 1 else id for id in ids]
     return _beginning(filter(_HARMLESS.fullmatch, ids if "/" in incomplete else names), incomplete)
 

@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from io import BufferedRandom
+from pathlib import Path
 from typing import Any
 
 from runner import processes
@@ -30,11 +31,14 @@ TIMEOUT_S = 60.0
 
 @dataclass(slots=True)
 class End:
-    """How a batch ended. problem: why it could not begin or go on, if so. journal: the night's log."""
+    """How a batch ended. problem: why it could not begin or go on, if so. journal: the night's log. report:
+    the page that it has written, if it has.
+    """
 
     journal: Journal
     exit_code: int = 0
     problem: str = ""
+    report: Path | None = None
 
 
 @contextmanager
@@ -140,7 +144,7 @@ def summary(outputs: Outputs, now: Survey | None, end: End) -> dict[str, Any]:
         "seconds": None if now is None or (took := _seconds(now)) is None else round(took, 3),
         "outputs": str(folder),
         "log": str(folder / outputs.log.name),
-        "report": str(page) if now is not None and (page := folder / outputs.report.name).exists() else None,
+        "report": None if end.report is None else str(end.report.absolute()),
         "songs": [
             {
                 "song": row.song,

@@ -22,9 +22,10 @@ from typing import cast, get_args
 
 from runner.errors import ForeignFileError
 from runner.files import opened, write_bytes
+from runner.messages import Batch
 from runner.songfolder import Outputs
 from runner.status import Survey
-from runner.words import Change, Level, changes, shown
+from runner.words import Change, Level, changes, clock, shown
 
 SCHEMA = 1
 LEVELS: tuple[Level, ...] = get_args(Level)
@@ -61,8 +62,7 @@ class Journal:
         if self.last is None and now.batch is not None:
             with suppress(OSError, ForeignFileError):  # as large as it is, it can still be written
                 rotate(self.outputs.cron_log)
-            began = f"{BEGAN} (pid {now.batch.pid}), {now.batch.workers} at once"
-            news.insert(0, Change("info", "", began))
+            news.insert(0, Change("info", "", _begun(now.batch)))
         self.last = now
         self.note(*news)
 
@@ -75,6 +75,11 @@ class Journal:
         except (OSError, ForeignFileError) as error:
             words = error.strerror if isinstance(error, OSError) else str(error)
             self.problem = f"{self.outputs.log}: {words}: lines of this night's log are missing"
+
+
+def _begun(batch: Batch) -> str:
+    end = "" if batch.until_wall is None else f", until {clock(batch.until_wall, batch.started_wall)}"
+    return f"{BEGAN} (pid {batch.pid}), {batch.workers} at once{end}"
 
 
 def entry_of(change: Change) -> Entry:

@@ -34,11 +34,15 @@ def show(outputs: Outputs, song: str, *, follow: bool = False, attempt: int | No
         print(error, file=sys.stderr)
         return error.exit_code
     pause = _sleep if follow and attempt is None else None
+    said = False
     try:
         for part in read(folder, chosen, running=lambda: _running(outputs, folder.id), pause=pause):
             _put(folder, part)
+            said = said or isinstance(part, bytes)
     except KeyboardInterrupt:
         return 130
+    if not said:
+        print("it had nothing to say; `runner logs` tells what happened when", file=sys.stderr)
     return 0
 
 

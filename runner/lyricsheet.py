@@ -74,9 +74,10 @@ def _is_quick(line: SungLine) -> bool:
 
 def _shares(room: int, texts: int, phones: int) -> tuple[int, int]:
     """Cells for words and for phones, of so many with a gap of two between them."""
-    for_texts = min(texts, room - 2 if room < 2 * _LEAST else max(room // 2 - 1, room - 2 - phones))
-    left = room - 2 - for_texts
-    return for_texts, left if left >= _LEAST else 0
+    if room < 2 * _LEAST + 2:
+        return min(texts, room), 0
+    for_texts = min(texts, max(room // 2 - 1, room - 2 - phones))
+    return for_texts, room - 2 - for_texts
 
 
 def _clip(text: str, cells: int) -> str:

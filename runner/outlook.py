@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from runner.messages import QueuedSong
 from runner.night import Place, Plan, Song
-from runner.words import span
+from runner.words import clock, span
 
 SCHEMA = 1
 # Of each kind so many songs are named, the others counted.
@@ -114,15 +113,6 @@ def closing(songs: Sequence[QueuedSong], until_wall: float) -> list[str]:
     counts = {state: sum(song.state == state for song in songs) for state in ("interrupted", "left")}
     said = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
     return [f"not done by {clock(until_wall, until_wall)}: {said}"] if said else []
-
-
-def clock(wall: float, now_wall: float) -> str:
-    """The time of day, with its weekday if that is another one."""
-    try:
-        then, now = time.localtime(wall), time.localtime(now_wall)
-    except (OverflowError, OSError, ValueError):  # of no year that a clock shows, or no number
-        return "?"
-    return time.strftime("%H:%M" if then[:3] == now[:3] else "%a %H:%M", then)
 
 
 # ---------------------------------------------------------------- all of it

@@ -5,22 +5,22 @@ status.look, song.json, attempts/N ─ gather ─▶ Page
 
 from __future__ import annotations
 
-import json
 import os
+import re
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 from urllib.parse import quote
 
-from runner import charts
-from runner.charts import Axis, Made, Memory, Segment, Spark
+from runner import charts, steplog
+from runner.charts import Axis, Made, Memory, Segment, Spark, is_number
 from runner.curve import MOST_POINTS, Point
 from runner.errors import ForeignFileError
-from runner.files import opened, read_json, read_message
+from runner.files import read_json, read_message
 from runner.messages import Cause, Outcome, SongState
 from runner.songfolder import Attempt, Outputs, SongFolder
 from runner.status import Row, Survey
@@ -34,8 +34,8 @@ MOST_LINES = 400
 MOST_INDEX = 200
 MOST_ATTEMPTS = 20
 _LONGEST_TEXT = 600
-# A step log has about 250 bytes a step.
-_STEPS_BYTES = 2**20
+# night/rain.2, and not night/rain.cfg-2.5, which `again` has made.
+_TAKE = re.compile(r"((?:.*/)?[^./]+)\.([0-9]{1,4})")
 
 _AGAIN = " Then run the same command again."
 _LESS_MEMORY = "Close other programs, make fewer songs at once (`--workers 1`), or take `precision: int8`."
@@ -211,7 +211,10 @@ def gather(outputs: Outputs, survey: Survey) -> Page:
 
 
 def _shared_out(songs: Sequence[_Song], survey: Survey) -> tuple[list[_Song], list[_Song], list[_Song]]:
-    """The songs that can be heard: made in the newest batch, made before and shown as large, and the rest."""
+    """The songs that can be heard: made in the newest batch, made before and shown as large, and the rest.
+
+    What was made again is to be compared with what it was made from.
+    """
     began = survey.batch.started_wall if survey.batch else 0.0
     heard = [song for song in songs if song.sound is not None]
     is_fresh = {song.row.song: not song.row.earlier and song.finished >= began - 1 for song in heard}
@@ -220,7 +223,10 @@ def _shared_out(songs: Sequence[_Song], survey: Survey) -> tuple[list[_Song], li
         (song for song in heard if not is_fresh[song.row.song]),
         key=lambda song: (song.row.earlier, -song.finished),
     )
-    large = [song for song in others if not song.row.earlier or survey.batch is None]
+    firsts = {song.row.song.partition(".")[0] for song in fresh}
+    large = [
+        song for song in others if not song.row.earlier or survey.batch is None or song.row.song in firsts
+    ]
     older = {song.row.song for song in large[: max(0, MOST_TRACKS - len(fresh))]}
     taken = {song.row.song for song in fresh[:MOST_TRACKS]} | older
     return (
@@ -307,7 +313,7 @@ def _troubles(songs: Sequence[_Song], names: dict[str, str], anchors: dict[str, 
             state=row.state,
             reason=clean(row.note if row.state in ("degraded", "left") else row.why or row.note),
             attempts=tuple(_ends(outcomes)),
-            sparks=tuple(charts.sparks(_evidence(why))) if why else (),
+            sparks=tuple(charts.sparks(_evidence(why))) if why and why.cause != "interrupted" else (),
             cure=tuple(_cure(row, why).split("`")),
             anchor=anchors.get(row.song, ""),
             place=f"look-{number}",
@@ -372,9 +378,8 @@ def _pieces(songs: Sequence[_Song], names: dict[str, str], anchors: dict[str, st
 
 def _take(id: str) -> tuple[str, int | None]:
     """night/rain.2 → night/rain, 2."""
-    base, dot, number = id.rpartition(".")
-    is_take = dot and base and number.isascii() and number.isdecimal() and len(number) <= 4
-    return (base, int(number)) if is_take else (id, None)
+    found = _TAKE.fullmatch(id)
+    return (found[1], int(found[2])) if found else (id, None)
 
 
 def _track(song: _Song, names: dict[str, str], anchors: dict[str, str], *, alone: bool) -> Track:
@@ -423,7 +428,7 @@ def _facts(made: dict[str, Any], request: dict[str, Any]) -> Iterator[tuple[str,
     yield "memory", size(round(_number(made, "peak_rss"))) + " at most"
     checks = made.get("checks")
     loudness = checks.get("loudness") if isinstance(checks, dict) else None
-    yield "loudness", f"{loudness:.1f} LUFS" if _is_number(loudness) else ""
+    yield "loudness", f"{loudness:.1f} LUFS" if is_number(loudness) else ""
 
 
 def _phases(made: dict[str, Any]) -> dict[str, float]:
@@ -443,23 +448,27 @@ def _lines(made: dict[str, Any]) -> tuple[Line, ...]:
 
 def _outline(made: dict[str, Any]) -> list[int]:
     """Of an older song, which has none, a line."""
-    found = [
-        min(max(int(each), 0), 1000) if _is_number(each) else 0 for each in _list(made, "outline")[:1000]
-    ]
+    found = [min(max(int(each), 0), 1000) if is_number(each) else 0 for each in _list(made, "outline")[:1000]]
     return found or [0] * 240
 
 
 def _papers(song: _Song) -> Iterator[tuple[str, str]]:
-    """The files that say more, those that are there."""
+    """The files that say more, of those that are there: the log of a song that went well is empty."""
     newest = song.folder.attempts()[-1:]
     files = [song.sound, song.folder.manifest, song.folder.failure]
     for path in [*files, *(attempt.log for attempt in newest)]:
-        if path is not None and _is_file(path):
+        if path is not None and _is_file(path) and _size(path):
             yield clean(path.name), _href(song, path)
 
 
 def _is_file(path: Path) -> bool:
     return os.path.isfile(path)  # noqa: PTH113 — Path.is_file raises where a name is too long to be one
+
+
+def _size(path: Path) -> int:
+    with suppress(OSError):
+        return path.stat().st_size
+    return 0
 
 
 def _href(song: _Song, path: Path) -> str:
@@ -512,25 +521,14 @@ def _made(song: _Song, began: float) -> Iterator[Made]:
 
 def _points(told: Sequence[object]) -> Iterator[Point]:
     for each in told[:MOST_POINTS]:
-        if isinstance(each, list) and len(each) == 4 and all(map(_is_number, each)):
+        if isinstance(each, list) and len(each) == 4 and all(map(is_number, each)):
             yield float(each[0]), int(each[1]), int(each[2]), int(each[3])
 
 
 def _sampled(attempt: Attempt) -> tuple[float, float] | None:
     """When the first step began and the last one ended, by the attempt's own log."""
-    with suppress(OSError, ForeignFileError), opened(attempt.steps) as file:
-        steps = [line for line in map(_step, file.read(_STEPS_BYTES).splitlines()) if line is not None]
-        if steps:
-            return steps[0][0] - steps[0][1], steps[-1][0]
-    return None
-
-
-def _step(line: bytes) -> tuple[float, float] | None:
-    with suppress(ValueError, RecursionError):
-        told = json.loads(line)
-        if isinstance(told, dict) and _number(told, "wall") > 0:
-            return _number(told, "wall"), _number(told, "seconds")
-    return None
+    steps = [step for step in steplog.read(attempt.steps) if step.wall]
+    return (steps[0].wall - steps[0].seconds, steps[-1].wall) if steps else None
 
 
 def _machine(song: _Song | None) -> tuple[tuple[str, str], ...]:
@@ -575,11 +573,7 @@ def _text(content: dict[str, Any], key: str) -> str:
 def _number(content: dict[str, Any], key: str) -> float:
     """0 where there is none that a person could mean."""
     value = content.get(key)
-    return max(0.0, value) if _is_number(value) else 0.0
-
-
-def _is_number(value: object) -> TypeGuard[float]:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e15
+    return max(0.0, value) if is_number(value) else 0.0
 
 
 def _list(content: dict[str, Any], key: str) -> list[Any]:

@@ -74,17 +74,18 @@ def _put(path: Path, page: Page) -> Path:
     return path
 
 
-def at_end(outputs: Outputs) -> str:
-    """Write the page at the end of a batch; a line that says where it is, or why there is none.
+def at_end(outputs: Outputs) -> tuple[Path | None, str]:
+    """Write the page at the end of a batch; its path, and a line that says where it is, or why there is none.
 
     What goes wrong here changes nothing of the batch.
     """
     try:
-        return f"report: {write(outputs)}"
+        path = write(outputs)
+        return path, f"report: {path}"
     except RunnerError as error:
-        return str(error)
+        return None, str(error)
     except Exception as error:  # noqa: BLE001 — songs that are made stay made, whatever a page about them meets
-        return f"no report: a defect of the runner ({type(error).__name__}: {error}): please report it"
+        return None, f"no report: a defect of the runner ({type(error).__name__}: {error}): please report it"
 
 
 def opens(path: Path, kernel: str = os.uname().release) -> bool:

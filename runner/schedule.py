@@ -27,6 +27,8 @@ from runner.files import make_folder
 from runner.machine import Machine, wsl_of
 from runner.songfolder import Outputs
 from runner.spec import load
+from runner.until import is_of_one_day
+from runner.until import until as ending
 
 SCHEMA = 1
 # What cron takes after the five fields of the time: one more, and `crontab` refuses the line.
@@ -155,11 +157,24 @@ def carried(environ: Mapping[str, str], *, home: str) -> tuple[tuple[str, str], 
 def check(night: Night) -> None:
     """Is all there that the night will need? Raises UsageError, SpecError for mistakes in the job files."""
     load(list(_found(night.files)))
+    if night.until is not None and not _is_of_every_night(night.until):
+        raise UsageError(
+            f"--until {night.until!r}: no end that every night has; write a time of day such as 07:00, or a "
+            "span such as 8h"
+        )
     path = dict(night.environ).get("PATH")
     for program in finish.parse(night.on_finish)[:1]:
         place = str(Path(night.folder, program)) if "/" in program else program
         if shutil.which(place, path=path) is None:
             raise UsageError(f"--on-finish: {program}: the night would find no such program; give its path")
+
+
+def _is_of_every_night(until: str) -> bool:
+    try:
+        ending(until)
+    except UsageError:
+        return False
+    return not is_of_one_day(until)
 
 
 def _found(files: Sequence[str]) -> Iterator[Path]:

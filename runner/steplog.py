@@ -19,12 +19,16 @@ TAIL_BYTES = 2**18
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A step of steps, those of earlier attempts included, where it came to in t, and its time."""
+    """A step of steps, those of earlier attempts included, where it came to in t, and its time.
+
+    wall: when it ended, in seconds since 1970; 0: not told.
+    """
 
     step: int
     steps: int
     t: float
     seconds: float
+    wall: float = 0.0
 
 
 def read(log: Path) -> tuple[Step, ...]:
@@ -39,6 +43,16 @@ def _steps(text: str) -> Iterator[Step]:
     for line in text.splitlines():
         with suppress(ValueError, KeyError, TypeError, OverflowError, RecursionError):
             told = json.loads(line)
-            found = Step(int(told["step"]), int(told["steps"]), float(told["t"]), float(told["seconds"]))
-            if 0 <= found.t <= 1 and 0 <= found.seconds < math.inf and 0 <= found.step <= found.steps < 10**6:
+            number, of, wall = int(told["step"]), int(told["steps"]), float(told.get("wall", 0.0))
+            found = Step(number, of, float(told["t"]), float(told["seconds"]), wall)
+            if _is_one(found):
                 yield found
+
+
+def _is_one(step: Step) -> bool:
+    times = (step.seconds, step.wall)
+    return (
+        0 <= step.t <= 1
+        and 0 <= step.step <= step.steps < 10**6
+        and all(0 <= each < math.inf for each in times)
+    )

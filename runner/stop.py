@@ -61,7 +61,9 @@ def _stop_song(outputs: Outputs, song: str, patience_s: float) -> str:
         outputs.song(id).prepare()  # a song that has not begun has no folder
         path.open("ab").close()
     except OSError as error:
-        raise RunnerError(f"cannot ask for it: {error.strerror}: {path}") from error
+        raise RunnerError(
+            f"cannot ask for it: {error.strerror}: {path}; `runner stop` stops the whole batch"
+        ) from error
     until = "it has saved its state" if row.attempt else "it is out of the queue"
     _say(f"asked {id} to stop; waiting until {until}")
     ended = _wait(lambda: not _is_open(look(outputs, earlier=False), id), patience_s)

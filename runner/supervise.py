@@ -514,7 +514,7 @@ def _group(house: House, limits: verdict.Limits) -> cgroups.Group | None:
 
 def _asked_to_stop(folder: SongFolder, house: House) -> Kill | None:
     if house.is_over:
-        return Kill("interrupted", "its time was over; goes on with the same command")
+        return Kill("interrupted", "the batch's time was over; goes on with the same command")
     if house.stopping.is_set():
         return Kill("interrupted", "stopped with its batch; goes on with the same command")
     if folder.stop.is_file():

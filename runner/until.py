@@ -65,6 +65,11 @@ def point(text: str, now: float) -> float:
     return end
 
 
+def is_of_one_day(text: str) -> bool:
+    """Is it a date, which no second night reaches?"""
+    return _date_time(text.strip()) is not None
+
+
 def _next(text: str, hour: int, minute: int, now: float) -> float:
     """The first such time of day after now."""
     if hour > 23 or minute > 59:

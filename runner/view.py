@@ -301,10 +301,16 @@ def _table(rows: Sequence[Row], below: Sequence[Row], width: int, unicode: bool)
 
 
 def _tail(column: _Column, row: Row, width: int) -> int:
-    """How much of its end a cut cell keeps: a song its take, a file its name, a sentence nothing."""
+    """How much of its end a cut cell keeps: a song what tells it from others, a file its name, a sentence
+    nothing."""
     if column.head == "song":
-        return 4
+        return _own_end(row.song)
     return width if row.state == "done" else 0
+
+
+def _own_end(name: str) -> int:
+    """Cells of a name's end that tell the song from others: its take, or as what it was made again."""
+    return min(max(4, len(name) - name.find(".")), 12) if "." in name else 4
 
 
 def _columns(rows: Sequence[Row], unicode: bool, width: int) -> list[_Column]:
@@ -316,7 +322,12 @@ def _columns(rows: Sequence[Row], unicode: bool, width: int) -> list[_Column]:
 
     return [
         column("", 0, lambda row: "!" if wants_a_look(row) else ""),
-        column("song", 0, lambda row: clip(names[row.song], SONG_CELLS[1], unicode=unicode, tail=4), least),
+        column(
+            "song",
+            0,
+            lambda row: clip(names[row.song], SONG_CELLS[1], unicode=unicode, tail=_own_end(row.song)),
+            least,
+        ),
         column("state", 0, state_words),
         column("step", 1, lambda row: f"{row.step}/{row.steps}" if row.steps else ""),
         column("", 5, lambda row: bar(row.step, row.steps, BAR_CELLS, unicode=unicode) if row.steps else ""),

@@ -132,17 +132,17 @@ def _headlines(now: Survey) -> list[str]:
     batch = now.batch
     if batch is None:
         return [""]
-    began = _clock(batch.started_wall, now.taken_wall)
+    began = clock(batch.started_wall, now.taken_wall)
     if now.parent_alive and batch.stopping:
         return ["stopping: songs save their state", f"since {began}", f"pid {batch.pid}"]
     if now.parent_alive:
-        end = "" if batch.until_wall is None else f" until {_clock(batch.until_wall, now.taken_wall)}"
+        end = "" if batch.until_wall is None else f" until {clock(batch.until_wall, now.taken_wall)}"
         at_once = f"{batch.workers} at once"
         return [f"batch runs since {began}{end}", *machine_words(now.memory), at_once, f"pid {batch.pid}"]
     if batch.finished_wall is not None:
-        return [f"batch ended {_clock(batch.finished_wall, now.taken_wall)}", f"began {began}"]
+        return [f"batch ended {clock(batch.finished_wall, now.taken_wall)}", f"began {began}"]
     heard = max((row.heard_wall or 0.0 for row in now.own), default=0.0)
-    last = [f"last heard {_clock(heard, now.taken_wall)}"] if heard >= batch.started_wall else []
+    last = [f"last heard {clock(heard, now.taken_wall)}"] if heard >= batch.started_wall else []
     return ["batch died without a word; the same command goes on", f"began {began}", *last]
 
 
@@ -165,7 +165,8 @@ def batch_line(now: Survey, width: int, *, unicode: bool) -> str:
     cells = min(20, width // 4) if width >= 40 else 0
     picture = f"{bar(_finished(now), len(now.own), cells, unicode=unicode)} " if cells else ""
     elapsed = _elapsed(now)
-    others = [*left_words(now), *counts(now.own), *([f"{elapsed} so far"] if elapsed else [])]
+    took = f"{elapsed} so far" if now.parent_alive else f"in {elapsed}"
+    others = [*left_words(now), *counts(now.own), *([took] if elapsed else [])]
     return _joined(f"{picture}{first}", others, width)
 
 
@@ -174,7 +175,7 @@ def left_words(now: Survey) -> list[str]:
     seconds = left_s(now)
     if seconds is None:
         return []
-    return [f"about {span(seconds)} left ({_clock(now.taken_wall + seconds, now.taken_wall)})"]
+    return [f"about {span(seconds)} left ({clock(now.taken_wall + seconds, now.taken_wall)})"]
 
 
 def _joined(first: str, others: Sequence[str], width: int) -> str:
@@ -258,11 +259,11 @@ def try_words(row: Row) -> str:
     return f"{row.tries}/{row.allowed}" if row.state == "running" or row.tries > 1 else ""
 
 
-def _clock(wall: float, now_wall: float) -> str:
+def clock(wall: float, now_wall: float) -> str:
     """The time of day, with its weekday if that is another one."""
     try:
         then, now = time.localtime(wall), time.localtime(now_wall)
-    except (OverflowError, OSError):  # a damaged file's, of no year that a clock shows
+    except (OverflowError, OSError, ValueError):  # a damaged file's: of no year that a clock shows, no number
         return "?"
     return time.strftime("%H:%M" if then[:3] == now[:3] else "%a %H:%M", then)
 

@@ -316,7 +316,7 @@ def test_when_time_is_over_what_runs_is_interrupted_uncharged_and_the_next_batch
     assert parent.wait() == 0, parent.err
     assert states(outputs) == {"night/long": "interrupted", "night/other": "left"}
     assert causes(outputs.song("night/long")) == ["interrupted"]
-    assert "its time was over; goes on with the same command" in parent.err
+    assert "the batch's time was over; goes on with the same command" in parent.err
     assert "night/other: left: too little time was left until" in parent.err
     assert survivors(outputs) == []
     assert batch_of(outputs).until_wall is not None

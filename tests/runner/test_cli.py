@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +14,8 @@ from pathlib import Path
 
 import psutil
 import pytest
+from folders import write_manifest
+from typer.testing import CliRunner
 
 from runner import processes
 from runner.cli import app
@@ -90,11 +94,13 @@ def night(tmp_path_factory: pytest.TempPathFactory) -> Night:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_the_help_of_every_command_says_what_it_does_with_an_example(command: str) -> None:
-    said = runner(command, "--help")
-    assert (said.exit_code, said.err) == (0, "")
-    assert f"Example: runner {command}" in said.out
-    assert f"Usage: runner {command}" in said.out
-    assert runner(command, "-h") == said
+    said, shortly = (
+        CliRunner().invoke(app, [command, option], prog_name="runner") for option in ("--help", "-h")
+    )
+    assert (said.exit_code, said.stderr) == (0, "")
+    assert f"Example: runner {command}" in said.stdout
+    assert f"Usage: runner {command}" in said.stdout
+    assert shortly.stdout == said.stdout
 
 
 def test_the_top_help_lists_every_command_with_a_line_on_it() -> None:
@@ -102,6 +108,26 @@ def test_the_top_help_lists_every_command_with_a_line_on_it() -> None:
     assert said.exit_code == 0
     for command in COMMANDS:
         assert re.search(rf"^ +{command} +[A-Z].+", said.out, re.MULTILINE), command
+
+
+@pytest.mark.parametrize(
+    ("encoding", "printed"),
+    [("ascii", rb"caf\udce9/\u96e8"), ("latin-1", rb"caf\udce9/\u96e8"), ("utf-8", b"caf\xe9/\xe9\x9b\xa8")],
+)
+def test_a_name_that_the_terminal_has_no_letters_for_is_printed_somehow(
+    tmp_path: Path, encoding: str, printed: bytes
+) -> None:
+    folder = os.fsencode(tmp_path) + b"/caf\xe9/" + "雨".encode()
+    write_manifest(Outputs(Path(os.fsdecode(folder))).song("a/b"))
+    done = subprocess.run(
+        [os.fsencode(RUNNER), b"report", b"--out", folder],
+        env=os.environ | {"PYTHONIOENCODING": f"{encoding}:strict"},
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.endswith(printed + b"/report.html\n")
 
 
 def test_the_version_is_data() -> None:
@@ -124,6 +150,7 @@ def test_the_schema_is_data() -> None:
         (["batch", "a.yaml", "--workers", "0"], "--workers"),
         (["batch", "absent.yaml"], "absent.yaml:1:1: there is no such file; check the path"),
         (["batch", "absent.yaml", "--timeout", "soon"], "--timeout"),
+        (["batch", "absent.yaml", "--fade-out", "31"], "--fade-out: 31"),
         (
             ["batch", "absent.yaml", "--until", "25:00"],
             "--until '25:00': no time of day; write a time of day",
@@ -233,17 +260,17 @@ def test_logs_are_data(night: Night) -> None:
     assert "Traceback" not in said.out + said.err
 
 
-def test_a_song_made_again_is_the_same_sound_and_leaves_the_first_alone(night: Night) -> None:
-    first = night.outputs.song("my songs/one")
+def test_a_song_made_again_is_the_same_sound_and_leaves_the_first_alone(night: Night, tmp_path: Path) -> None:
+    outputs = Outputs(shutil.copytree(night.outputs.folder, tmp_path / "copy"))
+    first = outputs.song("my songs/one")
     before = first.manifest.read_bytes()
-    said = runner("again", "one", "--out", night.outputs.folder)
+    said = runner("again", "one", "--out", outputs.folder)
     assert said.exit_code == 0, said.err
     assert said.out == "my songs/one.again: the same sound as my songs/one, sample for sample\n"
     assert first.manifest.read_bytes() == before
-    assert runner("batch", night.file, "--out", night.outputs.folder, "--quiet") == Said(0, "", "")
-    again = runner("again", "one", "--out", night.outputs.folder)  # is there, so it is only compared
+    again = runner("again", "one", "--out", outputs.folder)  # is there, so it is only compared
     assert again.out == said.out
-    assert len(night.outputs.song("my songs/one.again").attempts()) == 1
+    assert len(outputs.song("my songs/one.again").attempts()) == 1
 
 
 def test_check_says_how_each_song_would_be_made_and_makes_nothing(night: Night, tmp_path: Path) -> None:

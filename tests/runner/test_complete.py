@@ -82,6 +82,14 @@ def test_what_is_offered_fits_the_place(outputs: Outputs, words: list[str], want
     assert offered("bash", *words, folder=outputs.folder.parent) == wanted
 
 
+def test_a_finished_song_is_offered_by_its_whole_name_where_one_that_is_not_has_its_name_too(
+    outputs: Outputs,
+) -> None:
+    write_manifest(outputs.song("day/snow"))
+    assert offered("bash", "again", "s", folder=outputs.folder.parent) == []
+    assert offered("bash", "again", "day/s", folder=outputs.folder.parent) == ["day/snow"]
+
+
 def test_a_name_that_a_shell_would_run_is_not_offered(outputs: Outputs) -> None:
     for name in ("$(touch x)", "`x`", "a b", "'a", "-x", "*", "a\nb"):
         write_manifest(outputs.song(f"night/{name}"))

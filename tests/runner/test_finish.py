@@ -133,7 +133,7 @@ def test_every_song_of_the_batch_is_told_with_what_became_of_it(tmp_path: Path, 
             QueuedSong("night/hail", "left"),
         ]
         write_batch(outputs, songs, finished=True)
-        outputs.report.touch()
+        end.report = outputs.report
         end.exit_code = 1
     content = json.loads(paper.read_text())
     assert content.pop("started")
@@ -166,6 +166,16 @@ def test_every_song_of_the_batch_is_told_with_what_became_of_it(tmp_path: Path, 
         ],
     }
     assert logged(outputs)[-1] == ("error", "batch ended with exit code 1: 1 failed, 1 left, 1 done, in 50 s")
+
+
+def test_a_page_of_another_night_is_not_told_of_where_this_one_has_none(
+    tmp_path: Path, outputs: Outputs
+) -> None:
+    outputs.report.touch()
+    paper = tmp_path / "told.json"
+    with told(outputs, keeping(paper)):
+        write_batch(outputs, [QueuedSong("night/rain", "left")], finished=True)
+    assert json.loads(paper.read_text())["report"] is None
 
 
 @pytest.mark.parametrize(

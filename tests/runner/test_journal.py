@@ -54,6 +54,12 @@ def test_a_night_is_told_once_as_it_happens_each_thing_at_its_level(outputs: Out
     ]
 
 
+def test_a_night_with_an_end_says_when_that_is(outputs: Outputs) -> None:
+    batch = replace(BATCH, until_wall=BATCH.started_wall + 60)
+    Journal(outputs).tell(replace(survey_of(), batch=batch))
+    assert told(outputs)[0][2].startswith("batch began (pid 4242), 2 at once, until ")
+
+
 @given(
     st.sampled_from(LEVELS),
     st.sampled_from(["", "night/rain", "my: night]/rain.2", "[x]/y"]),

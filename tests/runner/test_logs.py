@@ -41,6 +41,16 @@ def test_the_newest_attempts_log_is_printed_byte_by_byte(
     assert b"night/rain, attempt 2" in printed.err
 
 
+def test_of_a_song_that_had_nothing_to_say_that_is_said(
+    outputs: Outputs, song: SongFolder, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    add_attempt(song).log.touch()
+    assert show(outputs, "rain") == 0
+    printed = capfdbinary.readouterr()
+    assert printed.out == b""
+    assert b"it had nothing to say; `runner logs` tells what happened when" in printed.err
+
+
 def test_an_earlier_attempts_log_can_be_asked_for(
     outputs: Outputs, song: SongFolder, capfdbinary: pytest.CaptureFixture[bytes]
 ) -> None:

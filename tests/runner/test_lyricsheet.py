@@ -59,6 +59,12 @@ def test_a_line_stands_with_its_numbers_words_and_phones() -> None:
     ]
 
 
+@given(st.integers(60, 120))
+def test_where_there_are_no_phones_words_have_all_the_room(width: int) -> None:
+    _, row = sheet([replace(WELL, text="tide " * 30, sounds=["a"] * 99, takes=80)], width)
+    assert ("a a" in row) or cell_len(row) == width
+
+
 @given(
     st.lists(
         st.builds(

@@ -100,9 +100,49 @@ def test_what_failed_comes_before_what_is_less_than_asked_and_says_why_and_what_
     assert html.index("hung: no progress") < html.index("16 steps instead of 32") < html.index("<audio")
 
 
+def test_a_log_is_linked_where_it_says_something_and_all_are_played_where_there_are_several(
+    outputs: Outputs,
+) -> None:
+    write_song(outputs, "night/rain")
+    log = add_attempt(outputs.song("night/rain")).log
+    log.touch()
+    assert "worker.log" not in render(page_of(outputs))
+    log.write_text("odd\n")
+    html = render(page_of(outputs))
+    assert "worker.log" in html
+    assert "Play all" not in html.partition("<script>")[0]
+    write_song(outputs, "night/tide")
+    assert "Play all" in render(page_of(outputs)).partition("<script>")[0]
+
+
+def test_of_a_song_that_its_user_stopped_no_readings_are_shown(outputs: Outputs) -> None:
+    attempt = add_attempt(outputs.song("night/rain"))
+    evidence = [{"at": float(i), "cpu_s": 1.0, "anon": 10**9, "swap": 0} for i in range(9)]
+    write_message(attempt.outcome, Outcome(1, "interrupted", "stopped", density=32, evidence=evidence))
+    write_batch(outputs, [QueuedSong("night/rain", "interrupted")], finished=True)
+    (trouble,) = page_of(outputs).troubles
+    assert (trouble.state, trouble.sparks) == ("interrupted", ())
+
+
 def test_every_cause_has_words_for_what_to_change() -> None:
     assert set(CURES) == set(get_args(Cause))
     assert all(words.count("`") % 2 == 0 for words in CURES.values())
+
+
+def test_what_was_made_again_with_a_broken_number_is_no_take(outputs: Outputs) -> None:
+    for id in ("night/rain.cfg-2", "night/rain.cfg-2.5"):
+        write_song(outputs, id)
+    names = [piece.name for piece in gather(outputs, status.look(outputs)).older]
+    assert names == ["rain.cfg-2", "rain.cfg-2.5"]
+
+
+def test_a_song_that_was_made_again_can_be_compared_with_the_first(outputs: Outputs) -> None:
+    for id in ("night/rain", "night/tide", "night/rain.seed-8"):
+        write_song(outputs, id)
+    write_batch(outputs, [QueuedSong("night/rain.seed-8", "done")], finished=True)
+    page = page_of(outputs)
+    assert [piece.name for piece in [*page.fresh, *page.older]] == ["rain.seed-8", "rain"]
+    assert [brief.name for brief in page.briefs] == ["tide"]
 
 
 def test_takes_of_a_song_stand_side_by_side_with_their_seeds(outputs: Outputs) -> None:

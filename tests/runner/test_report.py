@@ -45,8 +45,10 @@ def test_a_page_that_cannot_be_written_is_one_line_and_no_exception_at_a_batchs_
     outputs.report.mkdir()
     with pytest.raises(OutputError, match=r"no report: .*report.html; "):
         report.show(outputs)
-    assert report.at_end(outputs).startswith("no report: ")
-    assert report.at_end(Outputs(outputs.folder / "gone")).startswith("no report: ")
+    for folder in (outputs, Outputs(outputs.folder / "gone")):
+        path, words = report.at_end(folder)
+        assert path is None
+        assert words.startswith("no report: ")
 
 
 def test_names_that_are_no_utf_8_are_shown_somehow(outputs: Outputs) -> None:

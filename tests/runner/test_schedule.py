@@ -23,6 +23,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_doctor import SOUND
 
+from runner.cli import app
 from runner.errors import RunnerError, SpecError, UsageError
 from runner.files import read_json
 from runner.machine import Machine
@@ -108,7 +109,7 @@ def test_a_shell_reads_from_a_line_what_went_into_it_whatever_it_is(
     assert words[at + 1] == f"/{name}'["
     assert words[at + 2 :] == [
         "--out", f"/{name}", "--quiet", "--until", "8 h", "--on-finish", on_finish,
-        f">>/{name}/cron.log", "2>&1",
+        f">>{Outputs(Path(f'/{name}')).cron_log}", "2>&1",
     ]  # fmt: skip
     assert not re.search(r"(?<!\\)%", line(night))
 
@@ -505,15 +506,16 @@ def songs(tmp_path: Path) -> Path:
         (["jobs/absent.yaml", "--at", "23:30"], "there is no such file"),
         (["jobs/no*.yml", "--at", "23:30"], "there is no such file now"),
         (["jobs/night.yaml", "--at", "23:30", "--on-finish", "no-such-program x"], "no-such-program"),
+        (["jobs/night.yaml", "--at", "23:30", "--until", "dawn"], "--until 'dawn'"),
         (["jobs/night.yaml", "--at", "23:30", "--install", "--remove"], "one or the other"),
     ],
 )
 def test_what_would_not_work_at_night_is_told_in_the_evening(
-    songs: Path, arguments: list[str], words: str
+    songs: Path, arguments: list[str], words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    said = schedule(songs, *arguments)
-    assert (said.returncode, said.stdout) == (2, "")
-    assert words in said.stderr
+    monkeypatch.chdir(songs)
+    with pytest.raises(UsageError, match=re.escape(words)):
+        app(["schedule", *arguments], standalone_mode=False)
     assert not (songs / "outputs").exists()
 
 
@@ -521,6 +523,17 @@ def test_a_mistake_in_a_job_file_is_told_in_the_evening(songs: Path) -> None:
     (songs / "jobs" / "night.yaml").write_text(JOB + "sogns: []\n")
     with pytest.raises(SpecError, match="sogns"):
         check(replace(NIGHT, files=(f"{songs}/jobs/*.yaml",)))
+
+
+@pytest.mark.parametrize("until", ["2099-11-27T07:00", "2026-11-27T07:00", "8", "25:00", ""])
+def test_an_end_that_only_one_night_has_or_none_is_told_in_the_evening(songs: Path, until: str) -> None:
+    with pytest.raises(UsageError, match=f"--until '{until}': no end that every night has; write"):
+        check(replace(NIGHT, files=(f"{songs}/jobs/*.yaml",), until=until))
+
+
+@pytest.mark.parametrize("until", ["07:00", "8h", "7h30m"])
+def test_an_end_that_every_night_has_is_taken(songs: Path, until: str) -> None:
+    check(replace(NIGHT, files=(f"{songs}/jobs/*.yaml",), until=until))
 
 
 def test_without_install_a_line_is_printed_and_nothing_set(songs: Path) -> None:

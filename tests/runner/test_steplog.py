@@ -43,6 +43,13 @@ def test_a_line_that_is_no_step_is_passed_over(tmp_path: Path, line: str) -> Non
     assert read(log) == (Step(3, 12, 0.25, 1.5),)
 
 
+def test_a_step_tells_when_it_was_where_its_log_does(tmp_path: Path) -> None:
+    log = tmp_path / "steps.jsonl"
+    lines = [GOOD | {"wall": wall} for wall in (1.7e9, -1, float("inf"), None)]
+    log.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    assert [step.wall for step in read(log)] == [1.7e9]
+
+
 def test_of_a_log_without_end_the_newest_steps_are_read(tmp_path: Path) -> None:
     log = tmp_path / "steps.jsonl"
     with log.open("w") as file:

@@ -406,6 +406,12 @@ def test_the_end_says_result_time_retries_file_and_what_to_do() -> None:
     assert lines[-1].startswith("3 of 16 songs, 60 min, 1 failed")
 
 
+def test_of_a_song_that_was_made_again_the_end_of_its_name_stays() -> None:
+    row = replace(NIGHT.rows[0], song="night/harbour-lights.seed-8")
+    drawn = printed(render(replace(NIGHT, rows=(row,)), 50, unicode=True), 50)
+    assert ".seed-8 " in row_of(drawn, "harb")
+
+
 def test_a_long_file_is_never_cut_at_the_end() -> None:
     text = "".join(printed(final_table(SURVEY, unicode=True), 40))
     assert "outputs/night/harbour-lights/song.wav" in text

@@ -292,6 +292,8 @@ def test_the_batch_line_says_as_much_as_fits() -> None:
     rows = [Row("a/1", "done"), Row("a/2", "failed"), RUNNING, Row("a/4", "queued")]
     wide = batch_line(survey_of(*rows), 100, unicode=False)
     assert wide == "##########---------- 2 of 4 songs, 1 failed, 1 running, 1 queued, 1 done, 60 min so far"
+    over = replace(BATCH, finished_wall=NOW)
+    assert batch_line(survey_of(rows[0], alive=False, batch=over), 80, unicode=False).endswith(", in 60 min")
     narrow = batch_line(survey_of(*rows), 40, unicode=False)
     assert narrow == "#####----- 2 of 4 songs, 1 failed"
 
