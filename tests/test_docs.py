@@ -21,8 +21,11 @@ from typing import Any, get_args
 import pytest
 import typer
 
-from runner import cli, messages
+from runner import cli, finish, messages, night, outlook
+from runner.forecast import Forecast
 from runner.jobfile import JobFile, SongSpec
+from runner.journal import Journal
+from runner.songfolder import Outputs
 from runner.spec import load
 
 ROOT = Path(__file__).parents[1]
@@ -36,6 +39,12 @@ REASONS = {
     "of Windows",
     "takes minutes",
     "takes hours",
+    "needs a cluster",
+    "would change the crontab",
+    # Each song made here costs some ten seconds, so each way of making one is run once.
+    "another page runs it",
+    "other tests make such songs",
+    "other tests do it",
 }
 
 # What is said of the machine is no fault of a page; and it is the same on all of them.
@@ -108,8 +117,9 @@ def reference() -> ModuleType:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", RUN, ids=lambda page: page.stem)
-def test_every_block_of_a_page_works_in_the_pages_order(page: Path, tmp_path: Path) -> None:
+def test_every_block_of_a_page_works_in_the_pages_order(page: Path, made: Path, tmp_path: Path) -> None:
     songs = a_folder_for_songs(tmp_path / "songs")
+    shutil.copytree(made, songs / "outputs", dirs_exist_ok=True)
     script = ""
     for block in blocks(page):
         if block.title:
@@ -129,6 +139,14 @@ def test_every_block_of_a_page_works_in_the_pages_order(page: Path, tmp_path: Pa
     assert undocumented(songs / "outputs") == {}
 
 
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The outputs of jobs/mine.yaml, made once: the batches of the pages find it there."""
+    songs = a_folder_for_songs(tmp_path_factory.mktemp("made") / "songs")
+    in_shell("runner batch jobs/mine.yaml --quiet", songs).check_returncode()
+    return songs / "outputs"
+
+
 def a_folder_for_songs(folder: Path) -> Path:
     shutil.copytree(ROOT / "jobs" / "lyrics", folder / "jobs" / "lyrics")
     (folder / "jobs" / "lyrics" / "short.lrc").write_text(LYRICS)
@@ -136,6 +154,7 @@ def a_folder_for_songs(folder: Path) -> Path:
     (folder / "jobs" / "harbour-lights.wav").touch()  # that it is there is all that loading asks
     (folder / "song.lrc").write_text(LYRICS)
     (folder / "outputs").mkdir()
+    shutil.copy(ROOT / "tests" / "contract" / "engine.py", folder / "my_engine.py")
     (folder / ".venv").symlink_to(Path(sys.prefix))
     return folder
 
@@ -202,7 +221,7 @@ def test_what_is_not_run_says_why_and_is_little() -> None:
 
 
 def test_every_block_has_a_language_that_is_known_here() -> None:
-    known = SHELL | {"yaml", "python", "lrc", "ini", "text"}
+    known = SHELL | {"yaml", "python", "json", "lrc", "ini", "text"}
     assert {block.language for block in BLOCKS} <= known
     for page in PAGES:
         fences = len(re.findall("^ *```", page.read_text(), re.MULTILINE))
@@ -345,6 +364,16 @@ def test_the_reference_tells_of_every_command_option_key_message_and_cause() -> 
     for kind in (messages.Heartbeat, messages.Outcome, messages.SongRequest, messages.Batch):
         assert all(f"| `{field}` |" in pages["files"] for field in kind.__dataclass_fields__)
     assert all(f"| `{cause}` |" in pages["causes"] for cause in get_args(messages.Cause))
+
+
+def test_the_reference_tells_of_every_key_that_programs_are_handed(tmp_path: Path) -> None:
+    told = reference()
+    ended = finish.summary(Outputs(tmp_path), None, finish.End(Journal(Outputs(tmp_path))))
+    assert list(ended) == [key for key, _ in told.TOLD_AT_THE_END]
+    song = night.Song("night/rain", Forecast(1.0, 1.0), steps=4, least=2, asked=4)
+    plan = outlook.as_json(outlook.Outlook(night.plan([song], [0.0], None), made=0, workers=1, wall=0.0))
+    assert list(plan) == [key for key, _ in told.PLANNED]
+    assert list(plan["songs"][0]) == [key for key, _ in told.PLANNED_SONG]
 
 
 def test_the_examples_of_the_commands_are_right() -> None:
