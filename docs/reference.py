@@ -26,7 +26,7 @@ MEANINGS = {
     "cause": "why it ended, see [causes](causes.md); null: the song is made",
     "cfg": "guidance, as published",
     "checkpoint": "to go on from; null: from the beginning",
-    "checks": "of the sound: peak and rms of full scale, loudness in LUFS, true_peak in dBTP, longest silence as a share",
+    "checks": "of the sound: peak, rms, loudness in LUFS, true_peak in dBTP, longest silence as a share",
     "chunk_frames": "latent frames (46.4 ms each) that are decoded at once",
     "cpu_s": "processor time so far (s)",
     "decoder": "how this machine decoded it, for foreseeing the next: speed, and seconds around it",
@@ -158,9 +158,15 @@ MANIFEST_KEYS = [
 FILES_OF_ALL = (
     ("batch.json", "who runs or ran last, and how every song stands"),
     (".lock", "held by the kernel while a batch runs, never stale"),
-    ("report.html", "all songs on one page, with players; written anew at every end of a batch (`runner report`)"),
+    (
+        "report.html",
+        "all songs on one page, with players; written anew at every end of a batch (`runner report`)",
+    ),
     ("report-to-send.html", "the same with the sounds in it (`runner report --embed`)"),
-    ("runner.log", "what happened, a line each; set aside at 1 MiB, three older ones are kept (`runner logs`)"),
+    (
+        "runner.log",
+        "what happened, a line each; set aside at 1 MiB, three older ones are kept (`runner logs`)",
+    ),
     ("cron.log", "what nights begun by cron had to say; empty when all was well"),
 )
 FILES_OF_A_SONG = (
@@ -404,7 +410,7 @@ def exit_codes() -> str:
     rows = [
         (
             "0",
-            "every song is made, degraded ones included, or was made before; with `--until` also: time was over",
+            "every song is there, degraded ones included; with `--until` also: its time was over",
             "fine; `doctor`: tonight will work",
         ),
         (
