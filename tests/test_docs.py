@@ -308,9 +308,15 @@ def parted(words: Sequence[str]) -> Iterator[list[str]]:
         last = word
 
 
+@cache
+def program() -> Any:
+    """All commands and options, as Typer makes them of the functions."""
+    return typer.main.get_command(cli.app)
+
+
 def parse(arguments: list[str]) -> Iterator[str]:
     """What the command line would say of these arguments, before it would begin to act."""
-    command: Any = typer.main.get_command(cli.app)
+    command = program()
     rest = list(arguments)
     while rest and hasattr(command, "commands") and rest[0] in command.commands:
         command = command.commands[rest.pop(0)]
@@ -326,7 +332,7 @@ def parse(arguments: list[str]) -> Iterator[str]:
 
 def known(words: list[str]) -> Iterator[str]:
     """Commands and options in a text, where what they are given may be left out."""
-    command: Any = typer.main.get_command(cli.app)
+    command = program()
     for word in words:
         if hasattr(command, "commands") and not word.startswith("-"):
             if word not in command.commands:
@@ -356,7 +362,7 @@ def module_complaints(module: str, words: list[str]) -> Iterator[str]:
 
 def test_the_reference_tells_of_every_command_option_key_message_and_cause() -> None:
     pages = reference().pages()
-    top: Any = typer.main.get_command(cli.app)
+    top = program()
     for name, command in reference().commands(top, "runner"):
         assert f"## {name}\n" in pages["cli"]
         assert all(
