@@ -20,12 +20,13 @@ MEANINGS = {
     "alive_mono": "of the newest sign of life, which a thread gives every second (s, monotonic)",
     "attempt": "its number, from 1",
     "attempts": "every attempt of this making: its outcome without song and evidence",
+    "began_wall": "when (s since 1970); 0: nobody saw it",
     "bits": "of a sample",
     "boot_id": "the kernel's name for this boot",
     "cause": "why it ended, see [causes](causes.md); null: the song is made",
     "cfg": "guidance, as published",
     "checkpoint": "to go on from; null: from the beginning",
-    "checks": "of the sound: peak and rms of full scale, loudness in LUFS, longest silence as a share",
+    "checks": "of the sound: peak, rms, loudness in LUFS, true_peak in dBTP, longest silence as a share",
     "chunk_frames": "latent frames (46.4 ms each) that are decoded at once",
     "cpu_s": "processor time so far (s)",
     "decoder": "how this machine decoded it, for foreseeing the next: speed, and seconds around it",
@@ -35,9 +36,12 @@ MEANINGS = {
     "density": "solver steps over the whole of [0, 1] that this attempt can afford",
     "duration": "of the song (s)",
     "elapsed_s": "charged to the attempt (s)",
+    "ended_wall": "when (s since 1970); 0: nobody saw it",
     "eta_s": "what is left of the song (s)",
     "evidence": "readings before a kill, the newest last",
     "exit_code": "of the child; −n: signal n",
+    "fade_out": "seconds in which the end fades",
+    "fastest_s": "seconds a pass or chunk at the fastest of this phase",
     "file": "name of the sound file",
     "fingerprint": "SHA-256 of what was asked",
     "finished": "when, in local time with its zone",
@@ -45,24 +49,33 @@ MEANINGS = {
     "foresight": "take fewer steps where time would run out",
     "format": "of the sound file",
     "latent_std": "standard deviation of the latent; near 1 when finished",
+    "lines": "the lyrics' lines with their times",
     "loudness": "LUFS; null: peak at full scale",
     "lyrics": "LRC text; null: instrumental",
     "lyrics_source": "where they are written, for messages",
-    "machine": "system and Python",
+    "machine": "system, Python, processor, cores and memory",
     "major_faults": "pages that had to come from a disk, so far",
+    "memory": "points of its curve: seconds, then bytes private, in RAM, in swap",
+    "memory_bytes": "ceiling of its private memory; null: none",
     "message": "the same in words",
     "model": "name, or folder of the bundle",
     "model_hash": "SHA-256 of the bundle's description, and so of all its files",
     "note": "a few words for people",
+    "outline": "of the sound, for a picture",
+    "paces_s": "seconds a pass or chunk of this phase, the newest last",
+    "pass_flops": "work of a pass of the transformer",
+    "pass_s": "seconds that a pass took",
     "passes": "of the transformer so far",
     "peak_private": "memory of its own at most (bytes)",
     "peak_rss": "memory at most, mapped weights included (bytes)",
     "peak_swap": "swap at most (bytes)",
     "phase": "where in the making",
+    "phase_mono": "when the phase began (s, monotonic); 0: not told",
     "phases": "seconds of each phase of the last attempt",
     "pid": "of the process",
     "pid_started": "with pid and boot_id: which process that is (clock ticks after boot)",
     "precision": "arithmetic of the transformer",
+    "private": "memory of its own now, in RAM and in swap (bytes)",
     "progress_mono": "when something last moved (s, monotonic)",
     "request": "all of request.json of the last attempt",
     "rss": "memory now (bytes)",
@@ -77,11 +90,14 @@ MEANINGS = {
     "slept_s": "not charged: the machine slept, or nobody was served (s)",
     "song": "`<job>/<name>`",
     "songs": "every song of the batch: song, state, note, attempt, attempts, file, seconds",
+    "sound_sha256": "of the samples, whatever file they are put in",
+    "spent_s": "seconds of each phase before this one",
     "started_wall": "begin of the batch (s since 1970)",
     "state": "how it stands",
     "step": "of steps: solver steps while sampling, chunks while encoding or decoding",
     "step_s": "what the newest step took (s)",
     "steps": "see step; in a request: solver steps asked for",
+    "stopping": "asked to end, and its songs save their state",
     "style": "in words",
     "style_audio": "clip whose style is taken",
     "swap": "in swap now (bytes)",
@@ -89,6 +105,7 @@ MEANINGS = {
     "threads": "of the processor",
     "time_grid": "points of the flow that were walked",
     "timeout_s": "of this attempt (s)",
+    "until_wall": "when the batch is to end (s since 1970); null: when all is made",
     "versions": "of the packages that make the sound",
     "wall": "when, for people (s since 1970)",
     "warnings": "about lyrics and model",
@@ -122,17 +139,36 @@ MANIFEST_KEYS = [
     "windows",
     "passes",
     "phases",
+    "sound_sha256",
     "checks",
     "latent_std",
     "warnings",
+    "lines",
+    "outline",
     "precision",
     "decoder",
+    "pass_s",
+    "pass_flops",
     "versions",
     "runner",
     "machine",
     "finished",
 ]
 
+FILES_OF_ALL = (
+    ("batch.json", "who runs or ran last, and how every song stands"),
+    (".lock", "held by the kernel while a batch runs, never stale"),
+    (
+        "report.html",
+        "all songs on one page, with players; written anew at every end of a batch (`runner report`)",
+    ),
+    ("report-to-send.html", "the same with the sounds in it (`runner report --embed`)"),
+    (
+        "runner.log",
+        "what happened, a line each; set aside at 1 MiB, three older ones are kept (`runner logs`)",
+    ),
+    ("cron.log", "what nights begun by cron had to say; empty when all was well"),
+)
 FILES_OF_A_SONG = (
     ("song.wav", "the song, by its format also song.flac, song.mp3 or song.ogg; put in place by one rename"),
     ("song.json", "the manifest: what was asked and made; written last, it is what makes a song done"),
@@ -143,6 +179,7 @@ FILES_OF_A_SONG = (
     ("attempts/N/steps.jsonl", "a line for each step: how long it took, and what is left"),
     ("attempts/N/worker.log", "what the child has said (`runner logs`)"),
     ("attempts/N/checkpoint.safetensors", "the state after the newest step; gone once the song is made"),
+    ("attempts/N/spectrogram.png", "a picture of the sound"),
     ("attempts/N/outcome.json", "how it ended; without one it was lost with its parent, and is not charged"),
 )
 
@@ -159,6 +196,7 @@ def pages() -> dict[str, str]:
         "cli": command_line(),
         "job-file": job_file(),
         "files": outputs(),
+        "json": for_programs(),
         "exit-codes": exit_codes(),
         "causes": causes(),
     }
@@ -268,9 +306,9 @@ def outputs() -> str:
     return "\n\n".join(
         [
             "# Files under outputs/",
-            f"`{top}` holds `batch.json` (who runs or ran last, and how every song stands), `.lock` (held by "
-            "the kernel while a batch runs, never stale), `runner.log` (defects of the runner itself, if "
-            "there were any), and a folder `<job>/<song>/` for every song:",
+            f"`{top}` holds a folder `<job>/<song>/` for every song, and:",
+            _table(("file", ""), [(f"`{name}`", what) for name, what in FILES_OF_ALL]),
+            "Of a song:",
             _table(("file", ""), rows),
             "JSON files are written whole, under another name first, and carry a `schema` number. A reader "
             "that meets a torn file, or one of a newer version, says so and leaves it alone. Times that end "
@@ -303,6 +341,67 @@ def _type(one: Field[Any]) -> str:
     )
 
 
+# ---------------------------------------------------------------- JSON for programs
+
+TOLD_AT_THE_END = (
+    ("schema", "version of this summary"),
+    ("summary", "how it ended, in words"),
+    ("exit_code", "of the batch, see [exit codes](exit-codes.md)"),
+    ("problem", "why it could not begin, or what broke it; empty: nothing"),
+    ("states", "how many songs are in each state"),
+    ("started", "when, in local time with its zone; null: it did not begin"),
+    ("seconds", "that it took; null: it did not begin"),
+    ("outputs", "path of the outputs"),
+    ("log", "path of runner.log"),
+    ("report", "path of the page; null: there is none"),
+    ("songs", "every song: song, state, file, why (it is not simply done), seconds"),
+)
+PLANNED = (
+    ("schema", "version of this plan"),
+    ("taken_wall", "when it was made (s since 1970)"),
+    ("until_wall", "when the batch is to end; null: when all is made"),
+    ("ends_wall", "when it is foreseen to"),
+    ("workers", "songs at once"),
+    ("made", "songs that are there already"),
+    ("songs", "those that are not, in the order in which they begin"),
+)
+PLANNED_SONG = (
+    ("song", "`<job>/<name>`"),
+    ("state", "planned, begun (the next batch goes on with it) or left"),
+    ("asked", "steps asked for"),
+    ("steps", "steps it gets"),
+    ("goes_on", "from a checkpoint"),
+    ("tight", "it ends in time only if nothing takes longer than foreseen"),
+    ("start_wall", "when it begins (s since 1970); null: it is left"),
+    ("end_wall", "when it ends"),
+    ("seconds", "that it takes"),
+    ("margin", "by which that may be more, as a share"),
+    ("measured_by", "songs made here that this stands on; 0: reckoned"),
+)
+
+
+def for_programs() -> str:
+    """What commands print or hand on as JSON, where it is no file."""
+    return "\n\n".join(
+        [
+            "# JSON for programs",
+            "Every object has a `schema` number; keys are added, not taken away or given another meaning. Of "
+            "files: [Files under outputs](files.md).",
+            "## What --on-finish reads",
+            _keys_of(TOLD_AT_THE_END),
+            "## A plan",
+            "`runner batch … --plan --json`:",
+            _keys_of(PLANNED),
+            "and of each song:",
+            _keys_of(PLANNED_SONG),
+        ]
+    )
+
+
+def _keys_of(rows: Sequence[tuple[str, str]]) -> str:
+    return _table(("key", ""), [(f"`{key}`", what) for key, what in rows])
+
+
 # ---------------------------------------------------------------- ends
 
 
@@ -311,7 +410,7 @@ def exit_codes() -> str:
     rows = [
         (
             "0",
-            "every song is made, degraded ones included, or was made before",
+            "every song is there, degraded ones included; with `--until` also: its time was over",
             "fine; `doctor`: tonight will work",
         ),
         (

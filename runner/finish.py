@@ -125,7 +125,7 @@ def parse(command: str | None) -> list[str]:
     except ValueError as error:
         raise UsageError(f"--on-finish {command!r}: {error}; close the quotes") from error
     if not words:
-        raise UsageError("--on-finish: the command is empty; give one, such as 'mail -s songs ann'")
+        raise UsageError("--on-finish: the command is empty; give one, such as 'mail -s songs you'")
     return words
 
 

@@ -20,7 +20,7 @@ SLEEPERS = (
     "subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
     "time.sleep(600)"
 )
-ANN = pwd.struct_passwd(("ann", "x", 1000, 1000, "", "/home/ann", "/bin/sh"))
+YOU = pwd.struct_passwd(("you", "x", 1000, 1000, "", "/home/you", "/bin/sh"))
 
 
 def put(root: Path, files: dict[str, str]) -> Path:
@@ -103,14 +103,14 @@ def test_a_group_that_may_not_be_written_is_not_ours(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "missing", [None, "run/systemd/system", "run/user/1000/bus", "var/lib/systemd/linger/ann"]
+    "missing", [None, "run/systemd/system", "run/user/1000/bus", "var/lib/systemd/linger/you"]
 )
 def test_a_user_gets_a_group_from_systemd_only_if_it_outlives_the_login(
     tmp_path: Path, missing: str | None
 ) -> None:
-    files = v2() | SYSTEMD | {"run/user/1000/bus": "", "var/lib/systemd/linger/ann": ""}
+    files = v2() | SYSTEMD | {"run/user/1000/bus": "", "var/lib/systemd/linger/you": ""}
     root = put(tmp_path, {name: text for name, text in files.items() if not missing or missing not in name})
-    assert cgroups.systemd(root, ANN) == (None if missing else Systemd(root / "run/user/1000"))
+    assert cgroups.systemd(root, YOU) == (None if missing else Systemd(root / "run/user/1000"))
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root is given a scope by the machine's systemd")

@@ -159,7 +159,7 @@ def test_the_schema_is_data() -> None:
         (["check", "absent.yaml"], "absent.yaml:1:1: there is no such file; check the path"),
         (["sing", "--name", "one"], "--style: is missing"),
         ([*SING, "--lyrics", "absent.lrc"], "absent.lrc"),
-        (["batch", "absent.yaml", "--on-finish", "mail 'ann"], "--on-finish"),
+        (["batch", "absent.yaml", "--on-finish", "mail 'you"], "--on-finish"),
         (["logs", "--level", "loud"], "debug, info, warning, error"),
         (["logs", "--attempt", "2"], "--attempt"),
         (["logs", "one", "--json"], "--json"),
@@ -207,7 +207,7 @@ def test_a_quiet_batch_that_fails_says_one_summary_that_any_mail_can_show(tmp_pa
     folder = tmp_path / ("söng" * 30)
     folder.mkdir()
     (folder / "night.yaml").write_text(HOPELESS)
-    bare = {"HOME": str(tmp_path), "PATH": "/usr/bin:/bin", "LOGNAME": "ann", "PYTHONPATH": str(ROOT)}
+    bare = {"HOME": str(tmp_path), "PATH": "/usr/bin:/bin", "LOGNAME": "you", "PYTHONPATH": str(ROOT)}
     told = folder / "told.json"
     said = subprocess.run(
         [RUNNER, "batch", "night.yaml", "--quiet", "--on-finish", "sh -c 'cat >told.json; exit 3'"],

@@ -17,7 +17,7 @@ from runner.machine import Machine, Place
 from runner.messages import Examination, ModelFacts
 
 GB = 2**30
-PLACE = Place("/home/ann/outputs", "ext4", 100 * GB, 10**6, is_folder=True, writable=True)
+PLACE = Place("/home/you/outputs", "ext4", 100 * GB, 10**6, is_folder=True, writable=True)
 SOUND = Machine(
     python=(3, 12),
     kernel="6.8.0-45-generic",
@@ -54,7 +54,7 @@ LARGE = ModelFacts(
     need_bytes=4 * 10**9,
 )
 HALF = Examination(
-    None, packages=16, torch="2.11.0", cache_folder="/home/ann/.cache", precision="bf16", models=[DEMO, LARGE]
+    None, packages=16, torch="2.11.0", cache_folder="/home/you/.cache", precision="bf16", models=[DEMO, LARGE]
 )
 WSL = {"wsl": 2, "wsl_limits": {}}
 
@@ -124,7 +124,7 @@ def test_what_is_wrong_with_a_machine_is_found_with_its_cure(
         ("espeak", {"espeak": "gone: missing, run: pip install x"}, "problem", "pip install x"),
         ("encoders", {"encoders": ["mp3: unknown format"]}, "note", "format: wav"),
         ("encoders", {"encoders": ["wav: unknown format"]}, "problem", "make clean setup"),
-        ("styles", {"cache": "/home/ann cannot be written"}, "note", "chown"),
+        ("styles", {"cache": "/home/you cannot be written"}, "note", "chown"),
         ("speed", {"models": [replace(LARGE, song_s=7200)]}, "note", "--timeout 180m"),
         (
             "model",

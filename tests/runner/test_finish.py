@@ -103,8 +103,8 @@ def test_it_has_the_users_whole_environment_and_no_lock(
     ("command", "words"),
     [
         (None, []),
-        ("mail -s 'my songs' ann", ["mail", "-s", "my songs", "ann"]),
-        ("""sh -c 'jq -r .summary | mail ann'""", ["sh", "-c", "jq -r .summary | mail ann"]),
+        ("mail -s 'my songs' you", ["mail", "-s", "my songs", "you"]),
+        ("""sh -c 'jq -r .summary | mail you'""", ["sh", "-c", "jq -r .summary | mail you"]),
     ],
 )
 def test_a_command_is_taken_apart_as_a_shell_would_and_given_to_none(
@@ -113,7 +113,7 @@ def test_a_command_is_taken_apart_as_a_shell_would_and_given_to_none(
     assert parse(command) == words
 
 
-@pytest.mark.parametrize("command", ["", "  ", "mail 'ann"])
+@pytest.mark.parametrize("command", ["", "  ", "mail 'you"])
 def test_a_command_that_is_none_is_bad_usage(command: str) -> None:
     with pytest.raises(UsageError, match="--on-finish"):
         parse(command)

@@ -46,7 +46,7 @@ def wsl(tmp_path: Path) -> Path:
             "sys/fs/cgroup/cgroup.controllers": "cpu memory\n",
             "sys/fs/cgroup/a/memory.max": "1000000\n",
             "sys/fs/cgroup/a/b/memory.max": "max\n",
-            "mnt/c/Users/ann/.wslconfig": "[wsl2]\nMemory = 6GB\nprocessors=4\n swap=0\n",
+            "mnt/c/Users/you/.wslconfig": "[wsl2]\nMemory = 6GB\nprocessors=4\n swap=0\n",
         },
     )
 
@@ -83,7 +83,7 @@ def test_a_kernels_release_says_which_wsl_it_is(kernel: str, version: int) -> No
 @pytest.mark.parametrize(
     ("folder", "disk"),
     [
-        ("/home/ann", "ext4"),
+        ("/home/you", "ext4"),
         ("/mnt/c/songs", "9p"),
         ("/mnt/cellar", "ext4"),
         ("/mnt/my disk/x", "tmpfs"),

@@ -55,10 +55,10 @@ from tests.faults.batches import ROOT
 
 RUNNER = Path(sys.executable).with_name("runner")
 NIGHT = Night(
-    runner=("/home/ann/songs/.venv/bin/runner",),
-    folder="/home/ann/songs",
-    files=("/home/ann/songs/jobs/night.yaml",),
-    out="/home/ann/songs/outputs",
+    runner=("/home/you/songs/.venv/bin/runner",),
+    folder="/home/you/songs",
+    files=("/home/you/songs/jobs/night.yaml",),
+    out="/home/you/songs/outputs",
     at=(23, 30),
     environ=(("LANG", "C.UTF-8"), ("PATH", "/usr/bin:/bin")),
 )
@@ -76,9 +76,9 @@ def planned(night: Night = NIGHT, readings: Machine = SOUND, **changes: Any) -> 
 
 def test_a_line_holds_all_that_cron_does_not_know() -> None:
     assert line(NIGHT) == (
-        "30 23 * * * cd /home/ann/songs && LANG=C.UTF-8 PATH=/usr/bin:/bin /home/ann/songs/.venv/bin/runner "
-        "batch /home/ann/songs/jobs/night.yaml --out /home/ann/songs/outputs --quiet "
-        ">>/home/ann/songs/outputs/cron.log 2>&1 # runner schedule, for /home/ann/songs/outputs"
+        "30 23 * * * cd /home/you/songs && LANG=C.UTF-8 PATH=/usr/bin:/bin /home/you/songs/.venv/bin/runner "
+        "batch /home/you/songs/jobs/night.yaml --out /home/you/songs/outputs --quiet "
+        ">>/home/you/songs/outputs/cron.log 2>&1 # runner schedule, for /home/you/songs/outputs"
     )
 
 
@@ -86,7 +86,7 @@ def test_options_of_the_night_are_in_its_line() -> None:
     night = replace(NIGHT, until="07:00", on_finish="sh -c 'date +%H >x'", mail=True)
     assert line(night).endswith(
         "--quiet --until 07:00 --on-finish 'sh -c '\"'\"'date +\\%H >x'\"'\"'' "
-        "# runner schedule, for /home/ann/songs/outputs"
+        "# runner schedule, for /home/you/songs/outputs"
     )
 
 
@@ -155,7 +155,7 @@ def test_what_is_no_time_of_day_is_bad_usage(text: str) -> None:
 def test_a_night_gets_what_it_needs_of_the_environment_and_no_secrets() -> None:
     evening = {
         "PATH": "/usr/bin:/mnt/c/Windows/System32:/mnt/d:/usr/bin:/no/such/folder:relative:/mnt:/bin",
-        "HOME": "/home/ann",
+        "HOME": "/home/you",
         "LANG": "de_DE.UTF-8",
         "HF_HOME": "/data/hf",
         "HF_TOKEN": "s3cret",
@@ -164,13 +164,13 @@ def test_a_night_gets_what_it_needs_of_the_environment_and_no_secrets() -> None:
         "DISPLAY": ":0",
         "LC_ALL": "C\nrm -rf",
     }
-    assert dict(carried(evening, home="/home/ann")) == {
+    assert dict(carried(evening, home="/home/you")) == {
         "PATH": "/usr/bin:/mnt:/bin",
         "LANG": "de_DE.UTF-8",
         "HF_HOME": "/data/hf",
         "DIFFRHYTHM_PRECISION": "bf16",
     }
-    assert dict(carried(evening, home="/root"))["HOME"] == "/home/ann"
+    assert dict(carried(evening, home="/root"))["HOME"] == "/home/you"
 
 
 def test_paths_become_absolute_and_what_a_crontab_cannot_hold_is_refused(
@@ -244,7 +244,7 @@ def test_all_files_of_a_folder_are_better_given_as_a_pattern(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("distro", ["Ubuntu", "Ubuntu 24.04", "Ann's"])
 def test_the_task_of_windows_holds_a_session_that_is_the_batch(distro: str) -> None:
-    night = replace(NIGHT, on_finish="sh -c 'echo \"well\"'", folder="/home/ann/my songs")
+    night = replace(NIGHT, on_finish="sh -c 'echo \"well\"'", folder="/home/you/my songs")
     script = task(night, distro)
     (quoted,) = re.findall(r"-Argument ('(?:[^']|'')*')", script)
     assert windows_words(quoted[1:-1].replace("''", "'")) == [
@@ -313,7 +313,7 @@ def test_what_cannot_be_known_of_windows_is_asked_for(
 @given(st.lists(st.text(st.characters(exclude_characters="\n")).filter(lambda each: MARK not in each)))
 def test_any_crontab_survives_our_coming_and_going_byte_for_byte(lines: list[str]) -> None:
     before = "".join(f"{each}\n" for each in lines)
-    for night in (NIGHT, replace(NIGHT, out="/home/ann/100% ü")):
+    for night in (NIGHT, replace(NIGHT, out="/home/you/100% ü")):
         with_ours = with_line(before, line(night), mark(night.out))
         assert with_ours == f"{before}{line(night)}\n"
         assert with_line(with_ours, line(night), mark(night.out)) == with_ours
@@ -323,16 +323,16 @@ def test_any_crontab_survives_our_coming_and_going_byte_for_byte(lines: list[str
 
 
 def test_nights_for_other_outputs_are_left_alone_and_doubles_of_ours_go() -> None:
-    other = replace(NIGHT, out="/home/ann/songs/outputs2")
-    crontab = f"# a\n{line(NIGHT)}\nMAILTO=ann\n{line(other)}\n{line(NIGHT)}\n"
+    other = replace(NIGHT, out="/home/you/songs/outputs2")
+    crontab = f"# a\n{line(NIGHT)}\nMAILTO=you\n{line(other)}\n{line(NIGHT)}\n"
     later = line(replace(NIGHT, at=(22, 0)))
-    assert with_line(crontab, later, mark(NIGHT.out)) == f"# a\n{later}\nMAILTO=ann\n{line(other)}\n"
-    assert without(crontab, mark(NIGHT.out)) == f"# a\nMAILTO=ann\n{line(other)}\n"
+    assert with_line(crontab, later, mark(NIGHT.out)) == f"# a\n{later}\nMAILTO=you\n{line(other)}\n"
+    assert without(crontab, mark(NIGHT.out)) == f"# a\nMAILTO=you\n{line(other)}\n"
 
 
 CRONTAB = """#!/bin/sh
 case "$1" in
--l) cat "$CRONTAB" 2>/dev/null || { echo "no crontab for ann" >&2; exit 1; } ;;
+-l) cat "$CRONTAB" 2>/dev/null || { echo "no crontab for you" >&2; exit 1; } ;;
 -r) rm "$CRONTAB" ;;
 -)  cat >"$CRONTAB.new"
     if [ -n "$(tail -c 1 "$CRONTAB.new")" ] || grep -q wrong "$CRONTAB.new"; then
@@ -379,7 +379,7 @@ def kept() -> bytes | None:
     return done.stdout if done.returncode == 0 else None
 
 
-MINE = "# Grüße 100\\%\nMAILTO=ann\n\n5 4 * * *  date +\\%H\n".encode()
+MINE = "# Grüße 100\\%\nMAILTO=you\n\n5 4 * * *  date +\\%H\n".encode()
 
 
 @pytest.mark.usefixtures("crontab")
@@ -402,7 +402,7 @@ def test_a_line_is_set_once_and_taken_away_again(before: bytes | None, tmp_path:
     ("text", "words"),
     [
         (None, "crontab: there is no such program; get it with: sudo apt install cron"),
-        ("echo 'You (ann) are not allowed to use this program' >&2; exit 1", r"not allowed .*cron\.allow"),
+        ("echo 'You (you) are not allowed to use this program' >&2; exit 1", r"not allowed .*cron\.allow"),
         ("[ $1 = -l ] || { echo 'bad minute' >&2; exit 1; }", "crontab: bad minute; nothing was changed"),
         ("true", "did not keep the line as it was given"),
     ],
@@ -569,7 +569,7 @@ def test_crons_own_shell_makes_the_song_of_the_very_line_and_says_nothing(
     command = f"sh -c 'cat >{told}; date +%s'"
     said = schedule(songs, "jobs/*.yaml", "--at", "23:30", "--on-finish", command, PYTHONPATH=str(ROOT))
     (songs / "outputs").mkdir()
-    bare = {"HOME": str(tmp_path), "PATH": "/usr/bin:/bin", "SHELL": "/bin/sh", "LOGNAME": "ann"}
+    bare = {"HOME": str(tmp_path), "PATH": "/usr/bin:/bin", "SHELL": "/bin/sh", "LOGNAME": "you"}
     command = said.stdout.strip().removeprefix("30 23 * * * ").replace(r"\%", "%")
     done = subprocess.run(
         ["/bin/sh", "-c", command], cwd=tmp_path, env=bare, capture_output=True, check=False
