@@ -254,7 +254,7 @@ def _finish(job: Job, folder: SongFolder, past: Past, house: House) -> QueuedSon
     return QueuedSong(
         folder.id,
         state,
-        note=content["degraded"] or "",
+        note=str(content["degraded"] or ""),
         attempt=past.outcomes[-1].attempt,
         attempts=len(past.outcomes),
         file=str(sound),
