@@ -154,7 +154,7 @@ class Cluster:
         self._number = 0
         self._me = processes.me()
         self._lost = ""  # why the cluster itself is gone
-        # Of two who fetch at once one may hold a song's last letters while the other finds that none are left.
+        # Of two who fetch at once one may hold a song's last letters while the other finds none.
         self._fetching = asyncio.Lock()
 
     async def supervise(

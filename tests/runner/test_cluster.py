@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from runner.cluster import Cluster, Ray, _Away
+from runner.cluster import Cluster, Ray, _Away, _packed
 from runner.desk import Desk, Letter
 from runner.parcels import Parcel
 from runner.songfolder import Outputs, SongFolder
-from runner.supervise import House
+from runner.supervise import WORKER, House
 from tests.faults.batches import job
 
 
@@ -143,6 +143,14 @@ def test_a_folder_that_was_removed_is_not_made_again_and_costs_no_other_song(
     assert not folder.folder.exists()
     assert other.audio("wav").exists()
     assert far.desk.leave_word(Letter(folder.id, 1)).stop == "song"
+
+
+def test_every_machine_finds_our_worker_by_its_own_python_and_an_engine_as_it_was_named(
+    folder: SongFolder,
+) -> None:
+    for worker, sent in ((WORKER, ()), (("/bin/mine", "sing"), ("/bin/mine", "sing"))):
+        house = House(mark="", worker=worker)
+        assert _packed(job(""), folder, house, 1, redo_degraded=False).worker == sent
 
 
 def ray(*cores: int) -> tuple[Ray, list[dict[str, Any]]]:
