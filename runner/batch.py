@@ -14,7 +14,7 @@ from typing import Any
 
 from runner import cgroups, cluster, journal, machine, manifest, night, past, probes, processes, verdict
 from runner.admission import DISK_RESERVE, Free, Need, Room, side_by_side
-from runner.errors import ClusterError, ForeignFileError, OutputError
+from runner.errors import ForeignFileError, OutputError, RunnerError
 from runner.files import is_full, read_message, write_message
 from runner.forecast import forecast
 from runner.foresight import Shown
@@ -205,6 +205,8 @@ async def _run(
     await _clear_up(outputs, place, site)
     epoch = _epoch(outputs) if options.force else 0.0
     songs, to_make = _sorted_out(jobs, outputs, options, epoch)
+    for job in to_make:
+        _asked_out(outputs.song(job.song.id))  # on an earlier night
     house = replace(
         _informed(house, outputs, options),
         mark=f"{place}{me.pid}.{me.started}",
@@ -308,7 +310,6 @@ def _sorted_out(
             duration = job.answer.duration
             songs[id] = QueuedSong(id, done["state"], note="made earlier", file=file, duration=duration)
         else:
-            _asked_out(outputs.song(id))  # on an earlier night
             songs[id] = QueuedSong(id, "queued", duration=job.answer.duration)
             to_make.append(job)
     return songs, to_make
@@ -417,8 +418,8 @@ async def _make(
             folder.prepare()
             ended = await make(job, folder, house, board.put, redo_degraded=options.redo_degraded)
             if ended.state == "left" and not house.is_over:
-                board.put_off = ended.note
-        except (OutputError, ClusterError) as error:
+                board.put_off = ended.note or board.put_off
+        except RunnerError as error:
             ended = QueuedSong(job.song.id, "failed", note=str(error))
         except OSError as error:
             words = _in_words(error, folder.folder)

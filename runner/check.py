@@ -44,6 +44,12 @@ def check(
     ]
     if problems:
         raise SpecError(list(dict.fromkeys(problems)))
+    for answer in answers:
+        if not (answer.duration > 0 and answer.steps > 0):
+            raise CheckError(
+                f"{answer.song}: the check answered with {answer.duration:g} s in {answer.steps} steps, "
+                "which is no song; mend the engine (docs/reference/worker.md)"
+            )
     return answers
 
 

@@ -24,7 +24,7 @@ from runner.files import is_full, read_json
 from runner.messages import FINAL_STATES, QueuedSong
 from runner.node import Errand, sing
 from runner.songfolder import SongFolder
-from runner.supervise import House, Job, need_of
+from runner.supervise import WORKER, House, Job, need_of
 
 CARRY_EVERY_S = 0.5
 # What no machine could finish: so many died over it without one step of progress.
@@ -78,17 +78,19 @@ class Ray:
 
     def send(self, errand: Errand, desk: Any, *, threads: int, memory: int) -> Any:
         """The task that goes on the errand."""
-        task = self.ray.remote(sing).options(num_cpus=threads, memory=memory, max_retries=0)
+        # Of a song with more threads than any machine has cores Ray would wait for such a machine.
+        cores = min(threads, max(self._each("CPU"), default=threads))
+        task = self.ray.remote(sing).options(num_cpus=cores, memory=memory, max_retries=0)
         return task.remote(errand, desk)
 
     def give_up(self, task: Any) -> None:
         with suppress(Exception):  # it may have ended, with its cluster
             self.ray.cancel(task, force=True)
 
-    def cause(self, error: Exception) -> RunnerError | None:
-        """The error of ours that ended a task, if one did."""
+    def cause(self, error: Exception) -> Exception | None:
+        """What our own code raised in a task; None: it ended with its machine, or because it lost us."""
         cause = getattr(error, "cause", None)
-        return cause if isinstance(cause, RunnerError) else None
+        return cause if isinstance(cause, Exception) and not isinstance(cause, self.died) else None
 
 
 @contextmanager
@@ -130,7 +132,7 @@ def _knock(address: str) -> None:
 
 @dataclass(slots=True)
 class _Away:
-    """A song on its way. begun: some machine has taken it."""
+    """A song on its way. begun: some machine has taken it. lost: why nothing of it can be put here."""
 
     job: Job
     number: int
@@ -138,6 +140,7 @@ class _Away:
     say: Callable[[QueuedSong], None]
     begun: bool = False
     letters: list[Letter] = field(default_factory=list)
+    lost: OSError | RunnerError | None = None
 
 
 class Cluster:
@@ -151,6 +154,8 @@ class Cluster:
         self._number = 0
         self._me = processes.me()
         self._lost = ""  # why the cluster itself is gone
+        # Of two who fetch at once one may hold a song's last letters while the other finds none.
+        self._fetching = asyncio.Lock()
 
     async def supervise(
         self,
@@ -165,10 +170,11 @@ class Cluster:
         began, losses, reached = time.monotonic(), 0, -1.0
         folder.clean()
         while not house.stopping.is_set():
+            number = folder.next_number
             ended = await self._errand(job, folder, say, redo_degraded=redo_degraded)
             if ended is not None:
                 return replace(ended, seconds=time.monotonic() - began)
-            redo_degraded = False  # that making is under way
+            redo_degraded &= folder.next_number == number  # else that making is under way
             t = past.recall(folder, job.fingerprint).checkpoint_t
             losses, reached = (0, t) if t > reached else (losses + 1, reached)
             if losses >= LOSSES:
@@ -176,8 +182,10 @@ class Cluster:
                 return QueuedSong(folder.id, "interrupted", note=words)
             if not house.stopping.is_set():
                 say(QueuedSong(folder.id, "queued", note="its machine died; it goes on elsewhere"))
+        if not folder.attempts():
+            return QueuedSong(folder.id, "left", note=self._lost)
         words = self._lost or "stopped with its batch; goes on with the same command"
-        return QueuedSong(folder.id, "interrupted" if folder.attempts() else "left", note=words)
+        return QueuedSong(folder.id, "interrupted", note=words)
 
     async def _errand(
         self, job: Job, folder: SongFolder, say: Callable[[QueuedSong], None], *, redo_degraded: bool
@@ -231,15 +239,17 @@ class Cluster:
             work.cancel()
 
     async def _emptied(self, away: _Away) -> None:
-        """Wait until all that the song has left word of lies in its folder. Raises OSError of a full disk."""
+        """Wait until all that the song has left word of lies in its folder.
+
+        Raises what keeps it from that: OSError of a disk that stays full, or is not to be written to.
+        """
         until = time.monotonic() + self._house.await_s
-        await self._collect()
-        while away.letters:
-            if time.monotonic() >= until:
-                self._open_all(away)
+        while (full := await self._collect()) is not None:
+            if self._house.stopping.is_set() or time.monotonic() >= until:
+                raise full
             await asyncio.sleep(CARRY_EVERY_S)
-            with suppress(OSError):
-                self._open_all(away)
+        if away.lost is not None:
+            raise away.lost
 
     def _at_home(self, job: Job, folder: SongFolder, ended: QueuedSong) -> QueuedSong:
         if ended.state not in ("done", "degraded"):
@@ -271,18 +281,34 @@ class Cluster:
             self._lost = f"the cluster was lost ({words}); the same command goes on"
             self._house.stopping.set()
 
-    async def _collect(self) -> None:
-        for letter in await _answer(self._desk.collect.remote()):
-            away = self._away.get(letter.song)
-            if away is not None and away.number == letter.errand:
-                away.begun = True
-                away.letters.append(letter)
-        for away in list(self._away.values()):
+    async def _collect(self) -> OSError | None:
+        """Open all letters that lie on the desk; the error of a full disk, which they have to wait for.
+
+        As long as some wait here no more are fetched: the desk is soon full, and songs send less often.
+        """
+        async with self._fetching:
+            if (full := await self._open_letters()) is not None:
+                return full
+            for letter in await _answer(self._desk.collect.remote()):
+                away = self._away.get(letter.song)
+                if away is not None and away.number == letter.errand and away.lost is None:
+                    away.begun = True
+                    away.letters.append(letter)
+            return await self._open_letters()
+
+    async def _open_letters(self) -> OSError | None:
+        full = None
+        for song, away in list(self._away.items()):
             try:
                 self._open_all(away)
-            except OSError as error:
-                if not is_full(error):
-                    raise  # what the disk has no room for is kept, and tried again
+            except (OSError, ForeignFileError) as error:
+                if isinstance(error, OSError) and is_full(error):
+                    full = error
+                    continue
+                away.lost = error
+                away.letters.clear()
+                await _answer(self._desk.stop.remote(song))
+        return full
 
     def _open_all(self, away: _Away) -> None:
         while away.letters:
@@ -325,7 +351,7 @@ def _packed(job: Job, folder: SongFolder, house: House, number: int, *, redo_deg
         folder=tuple(parcels.pack(folder.folder)),
         sounds={name: (path.name, path.read_bytes()) for name, path in sounds.items() if path is not None},
         redo_degraded=redo_degraded,
-        worker=house.worker,
+        worker=() if house.worker == WORKER else house.worker,
         tick_s=house.tick_s,
         grace_s=house.grace_s,
         thrash_s=house.thrash_s,

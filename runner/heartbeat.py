@@ -19,6 +19,8 @@ from runner.processes import Identity, is_alive, me
 ALIVE_EVERY_S = 1.0
 # A thread that wakes this late was asleep with its process or its machine.
 LATE_S = 5.0
+# No machine has been awake for longer.
+LONGEST_S = 1e9
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,16 +45,21 @@ def relay(path: Path, by: Identity) -> None:
     What counts is when it was heard here, never what clock the other machine has.
     """
     beat, now = read_message(path, Heartbeat), time.monotonic()
-    quiet_s = max(0.0, beat.alive_mono - beat.progress_mono)
     here = replace(
         beat,
         pid=by.pid,
         pid_started=by.started,
         boot_id=by.boot_id,
         alive_mono=now,
-        progress_mono=now - quiet_s,
+        progress_mono=now - _before(beat, beat.progress_mono),
+        phase_mono=now - _before(beat, beat.phase_mono) if beat.phase_mono else 0.0,
     )
     write_message(path, here, durable=False)
+
+
+def _before(beat: Heartbeat, mono: float) -> float:
+    """So many seconds before the beat; whatever it says, a number that a clock can show."""
+    return min(max(0.0, float(beat.alive_mono) - float(mono)), LONGEST_S)
 
 
 def sender(beat: Heartbeat) -> Identity:

@@ -87,7 +87,6 @@ def write(
         "seconds": round(sum(outcome.elapsed_s for outcome in outcomes), 3),
         "peak_rss": max(outcome.peak_rss for outcome in outcomes),
         "peak_swap": max(outcome.peak_swap for outcome in outcomes),
-        **{key: value for key, value in last.song.items() if key not in ("degraded", "file")},
         "runner": __version__,
         "machine": {
             "system": platform.platform(),
@@ -96,6 +95,8 @@ def write(
         },
         "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
+    # What its maker tells besides; of what is ours, an engine of somebody else's has no say.
+    content |= {key: value for key, value in last.song.items() if key not in content}
     write_json(folder.manifest, content)
     return content
 

@@ -35,8 +35,9 @@ class Errand:
     """A song that is sent to another machine.
 
     number: grows with each errand of its batch. folder: what it needs of the song's folder. sounds: the clip
-    and the sound to edit, by the names of the song's fields: the file's name, and its bytes. The rest is as
-    in House.
+    and the sound to edit, by the names of the song's fields: the file's name, and its bytes. worker: the
+    engine's command; without one the runner's own, which every machine has somewhere else. The rest is as in
+    House.
     """
 
     version: str
@@ -80,7 +81,7 @@ async def _sing(errand: Errand, outputs: Outputs, ask: Ask, node: str) -> Queued
     post = _Post(ask, errand, folder)
     await post.send()  # it has arrived
     job = _unpacked(errand, outputs)
-    if errand.worker == WORKER:
+    if not errand.worker:
         job = await asyncio.to_thread(bundles.at_hand, job, ask)
     with cgroups.held(cgroups.site(Path("/")), _memory_for_songs()) as group:
         house = _house(errand, outputs, _Door(ask, node), group, _until(ask))
@@ -205,7 +206,7 @@ def _house(
     return House(
         mark=f"{outputs.folder}//{me.pid}.{me.started}",
         room=door,
-        worker=errand.worker,
+        worker=errand.worker or WORKER,
         tick_s=errand.tick_s,
         grace_s=errand.grace_s,
         thrash_s=errand.thrash_s,
@@ -246,7 +247,8 @@ def _unpacked(errand: Errand, outputs: Outputs) -> Job:
 @contextmanager
 def _place() -> Iterator[Outputs]:
     """Outputs of this process alone, gone afterwards; those of dead ones are cleared up first."""
-    root = bundles.cache() / "cluster"
+    # Machines may share a home, and of each other's processes they know nothing.
+    root = bundles.cache() / "cluster" / socket.gethostname()
     for other in root.glob("*.*.*"):
         _sweep(other)
     me = processes.me()

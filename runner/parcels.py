@@ -6,6 +6,7 @@ that a crash could have left here: a sound comes before the paper that vouches f
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -17,8 +18,8 @@ from runner.errors import ForeignFileError
 from runner.files import make_folder, opened, write_bytes
 from runner.processes import MAX_FILE_BYTES
 
-# Of a song's folder and of its attempts', with no way out of them.
-_NAME = re.compile(r"(attempts/[0-9]{1,9}/)?\w[\w-]*(\.\w+)*")
+# Of a song's folder and of its attempts', with no way out of them. A wish to stop is not carried: it is told.
+_NAME = re.compile(r"(?!stop$)(attempts/[0-9]{1,9}/)?\w[\w-]*(\.\w+)*", re.ASCII)
 # They only grow, and are not vouched for by anything.
 _GROWING = ("steps.jsonl", "worker.log")
 # What says that something else is there; the later ones speak of the earlier.
@@ -71,7 +72,8 @@ def pack(folder: Path) -> list[Parcel]:
 def put(folder: Path, parcel: Parcel) -> None:
     """Do to folder what was done to the one that the parcel comes from; doing it twice does no harm.
 
-    Raises OSError, or ForeignFileError for a name that is none of a song's folder.
+    Raises OSError, FileNotFoundError where the folder itself is gone, or ForeignFileError for a name that is
+    none of a song's folder.
     """
     if not _NAME.fullmatch(parcel.name):
         raise ForeignFileError(f"{folder}: another machine sent {parcel.name!r}, which is no file of a song")
@@ -79,6 +81,8 @@ def put(folder: Path, parcel: Parcel) -> None:
     if parcel.data is None:
         path.unlink(missing_ok=True)
         return
+    if not folder.is_dir():
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(folder))
     make_folder(path.parent)
     if parcel.start or path.name in _GROWING:
         _put_at(path, parcel.data, parcel.start)

@@ -45,6 +45,7 @@ Done = TypeVar("Done")
 
 TICK_S = 0.5
 GRACE_S = 5.0
+REAP_S = 1.0
 # What no song of ours has may be another program's, for good.
 AWAIT_S = 300.0
 STOPPED = "stopped by `runner stop`; goes on with the same command"
@@ -254,7 +255,7 @@ def _finish(job: Job, folder: SongFolder, past: Past, house: House) -> QueuedSon
     return QueuedSong(
         folder.id,
         state,
-        note=content["degraded"] or "",
+        note=str(content["degraded"] or ""),
         attempt=past.outcomes[-1].attempt,
         attempts=len(past.outcomes),
         file=str(sound),
@@ -485,7 +486,8 @@ async def _run(job: Job, folder: SongFolder, attempt: Attempt, request: SongRequ
     finally:
         # Also when this coroutine is cancelled or a probe fails: a child is never left behind.
         survivors = await _end_all(process.pid, leader, mark, group, house, grace=kill is not None)
-        if process.poll() is not None:
+        await _reap(process)
+        if process.returncode is not None:
             house.own.discard(process.pid)
         processes.reap_adopted(house.own)
         held = group.tell() if group else None
@@ -548,6 +550,13 @@ async def _end_all(
         hurry=house.hurry.is_set,
         kill=group.kill if group else lambda: None,
     )
+
+
+async def _reap(process: subprocess.Popen[bytes]) -> None:
+    """Take its exit code: a process shows as a zombie a moment before its last thread has ended."""
+    until = time.monotonic() + REAP_S
+    while process.poll() is None and time.monotonic() < until:
+        await asyncio.sleep(0.01)
 
 
 async def end_strays(house: House) -> None:

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import shutil
 import signal
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
-from runner import manifest, processes
+from runner import heartbeat, manifest, processes
 from runner.check import check
 from runner.errors import SpecError
 from runner.files import read_json
+from runner.messages import Heartbeat, SongAnswer
 from runner.songfolder import Outputs, SongFolder
 from runner.spec import Song
 from runner.supervise import House, Job, supervise
@@ -27,7 +31,7 @@ pytestmark = pytest.mark.slow
 Engine = Sequence[str]
 
 LYRICS = "[00:00.00]Evening comes in\n[00:02.00]on the tide"
-STEPS = 6
+STEPS = 12
 
 
 def song(**changes: Any) -> Song:
@@ -35,32 +39,58 @@ def song(**changes: Any) -> Song:
     return replace(wanted, **{"steps": STEPS, "preset": "standard", "stall_s": None} | changes)
 
 
+@cache
+def answer(engine: Engine) -> SongAnswer:
+    """Of the song as it is; what a test changes of it no check has to be asked again for."""
+    return check([song()], worker=(*engine, "check"))[0]
+
+
 def asked(engine: Engine, one: Song) -> Job:
-    answer = check([one], worker=(*engine, "check"))[0]
-    return Job(one, answer, manifest.fingerprint(one, answer))
+    return Job(one, answer(engine), manifest.fingerprint(one, answer(engine)))
+
+
+@dataclass(slots=True)
+class Made:
+    """A song's folder, how its making ended, and its beats, each with the pid of the child that was there."""
+
+    folder: SongFolder
+    state: str
+    beats: list[tuple[Heartbeat, int | None]]
 
 
 def make(
-    engine: Engine, folder: SongFolder, job: Job, *, kill_at: Sequence[int] = (), stop: bool = False
-) -> str:
-    """The song's state. kill_at: numbers of steps; at each the child that is there is killed, once."""
+    engine: Engine, folder: SongFolder, job: Job, *, kill_at: int | None = None, stop: bool = False
+) -> Made:
+    """kill_at: number of the step at which its child is killed, once. stop: after its first step."""
     folder.folder.mkdir(parents=True, exist_ok=True)
     house = House(mark=f"{folder.outputs.folder}//contract", worker=(*engine, "sing"), tick_s=0.02)
+    before, beats = steps_of(folder), []
 
     async def run() -> str:
         making = asyncio.create_task(supervise(job, folder, house, lambda said: None))
-        for steps in kill_at:
-            while steps_of(folder) < steps and not making.done():
-                await asyncio.sleep(0.005)
-            for child in psutil.Process().children():
-                child.send_signal(signal.SIGKILL)
-        if stop:
-            while steps_of(folder) < 1:
-                await asyncio.sleep(0.005)
-            house.stopping.set()
-        return (await making).state
+        told = False
+        while not making.done():
+            await asyncio.wait({making}, timeout=0.005)
+            beat = heartbeat.read(folder.heartbeat)
+            if isinstance(beat, Heartbeat):
+                beats.append((beat, next(iter(house.own), None)))
+            if not told and kill_at is not None and steps_of(folder) >= kill_at:
+                told = True
+                send(signal.SIGKILL)
+            elif not told and stop and steps_of(folder) > before:
+                told = True
+                send(
+                    signal.SIGSTOP
+                )  # until it is asked to end: else, on a busy machine, it may be made by then
+                house.stopping.set()
+        return making.result().state
 
-    return asyncio.run(run())
+    return Made(folder, asyncio.run(run()), beats)
+
+
+def send(number: signal.Signals) -> None:
+    for child in psutil.Process().children():
+        child.send_signal(number)
 
 
 def steps_of(folder: SongFolder) -> int:
@@ -74,10 +104,30 @@ def folder(tmp_path: Path) -> SongFolder:
 
 
 @pytest.fixture(scope="module")
-def whole(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> SongFolder:
-    """A song that nothing has happened to."""
-    folder = Outputs(tmp_path_factory.mktemp("whole")).song("night/song")
-    assert make(engine, folder, asked(engine, song())) == "done", outcomes(folder)
+def making(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Made:
+    """Of a song that nothing has happened to."""
+    made = make(engine, Outputs(tmp_path_factory.mktemp("whole")).song("night/song"), asked(engine, song()))
+    assert made.state == "done", outcomes(made.folder)
+    return made
+
+
+@pytest.fixture(scope="module")
+def whole(making: Made) -> SongFolder:
+    return making.folder
+
+
+@pytest.fixture(scope="module")
+def half(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> SongFolder:
+    """The same song, stopped behind its first step."""
+    folder = Outputs(tmp_path_factory.mktemp("half")).song("night/song")
+    made = make(engine, folder, asked(engine, song()), stop=True)
+    assert made.state == "interrupted", outcomes(folder)
+    return folder
+
+
+@pytest.fixture
+def begun(half: SongFolder, folder: SongFolder) -> SongFolder:
+    shutil.copytree(half.folder, folder.folder)
     return folder
 
 
@@ -104,8 +154,6 @@ def test_a_song_is_made_and_its_sound_is_what_its_maker_says(whole: SongFolder) 
 
 
 def test_each_step_is_logged_with_how_far_it_came(whole: SongFolder) -> None:
-    import json
-
     lines = [json.loads(line) for line in whole.attempts()[0].steps.read_text().splitlines()]
     ts = [line["t"] for line in lines]
     assert len(ts) == STEPS
@@ -113,76 +161,52 @@ def test_each_step_is_logged_with_how_far_it_came(whole: SongFolder) -> None:
     assert 0 < ts[0] < ts[-1] == 1.0
 
 
-def test_it_beats_as_itself(engine: Engine, folder: SongFolder) -> None:
-    from runner import heartbeat
-
-    seen = []
-
-    async def watched() -> None:
-        house = House(mark="/contract//", worker=(*engine, "sing"), tick_s=0.02)
-        making = asyncio.create_task(supervise(asked_job, folder, house, lambda said: None))
-        while not making.done():
-            beat = heartbeat.read(folder.heartbeat)
-            if isinstance(beat, heartbeat.Heartbeat):
-                child = next(iter(house.own - before), None)
-                seen.append((beat, child))
-            await asyncio.sleep(0.01)
-
-    folder.folder.mkdir(parents=True)
-    asked_job, before = asked(engine, song()), set[int]()
-    asyncio.run(watched())
-    beats = [beat for beat, _ in seen]
+def test_it_beats_as_itself(making: Made) -> None:
+    beats = [beat for beat, _ in making.beats]
     assert {beat.song for beat in beats} == {"night/song"}
     assert [beat.seq for beat in beats] == sorted(beat.seq for beat in beats)
-    assert all(beat.pid == child for beat, child in seen if child is not None)
+    assert {beat.pid for beat in beats} == {child for _, child in making.beats if child is not None}
     assert {beat.boot_id for beat in beats} == {processes.boot_id()}
-    assert max(beat.step for beat in beats if beat.phase == "sample") >= STEPS - 1
-
-
-def test_killed_again_and_again_it_ends_with_the_sound_that_it_would_have_made(
-    engine: Engine, folder: SongFolder, whole: SongFolder
-) -> None:
-    assert make(engine, folder, asked(engine, song()), kill_at=(2, 4)) == "done"
-    assert causes(folder)[-1] is None
-    assert len(causes(folder)) > 1
-    assert folder.audio("wav").read_bytes() == whole.audio("wav").read_bytes()
+    assert any(beat.phase == "sample" and beat.step > 0 for beat in beats)
 
 
 def test_another_seed_is_another_song(engine: Engine, folder: SongFolder, whole: SongFolder) -> None:
-    assert make(engine, folder, asked(engine, song(seed=8))) == "done"
+    assert make(engine, folder, asked(engine, song(seed=8))).state == "done"
     assert folder.audio("wav").read_bytes() != whole.audio("wav").read_bytes()
 
 
-def test_a_checkpoint_that_cannot_be_read_costs_its_steps_and_not_the_song(
-    engine: Engine, folder: SongFolder, whole: SongFolder
+def test_stopped_it_leaves_no_process(half: SongFolder) -> None:
+    assert processes.marked(f"{half.outputs.folder}//") == []
+    assert causes(half) == ["interrupted"]
+
+
+def test_stopped_and_killed_it_ends_with_the_sound_that_it_would_have_made_and_makes_no_step_twice(
+    engine: Engine, begun: SongFolder, whole: SongFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job = asked(engine, song())
-    assert make(engine, folder, job, stop=True) == "interrupted"
-    folder.attempts()[-1].checkpoint.write_bytes(b"\x00garbage")
-    assert make(engine, folder, job) == "done"
-    assert folder.audio("wav").read_bytes() == whole.audio("wav").read_bytes()
+    monkeypatch.setenv("DIFFRHYTHM_ENGINE_STEP_S", "0.2")  # of the sines; so that the kill comes in time
+    assert make(engine, begun, asked(engine, song()), kill_at=steps_of(begun) + 2).state == "done"
+    assert causes(begun) == ["interrupted", "crash", None]
+    assert steps_of(begun) <= STEPS
+    assert begun.audio("wav").read_bytes() == whole.audio("wav").read_bytes()
 
 
-def test_stopped_it_leaves_no_process_and_goes_on_later(engine: Engine, folder: SongFolder) -> None:
-    job = asked(engine, song())
-    assert make(engine, folder, job, stop=True) == "interrupted"
-    assert processes.marked(f"{folder.outputs.folder}//") == []
-    assert make(engine, folder, job) == "done"
-    assert steps_of(folder) == STEPS
+def test_a_checkpoint_that_cannot_be_read_costs_its_steps_and_not_the_song(
+    engine: Engine, begun: SongFolder, whole: SongFolder
+) -> None:
+    begun.attempts()[-1].checkpoint.write_bytes(b"\x00garbage")
+    assert make(engine, begun, asked(engine, song())).state == "done"
+    assert begun.audio("wav").read_bytes() == whole.audio("wav").read_bytes()
 
 
 def test_what_it_cannot_make_after_all_is_tried_once(engine: Engine, folder: SongFolder) -> None:
     job = asked(engine, song())
     wrong = replace(job, song=replace(job.song, duration=9999.0), answer=replace(job.answer, duration=9999.0))
-    assert make(engine, folder, wrong) == "failed"
+    assert make(engine, folder, wrong).state == "failed"
     assert causes(folder) == ["bad-input"]
 
 
 def test_with_fewer_steps_than_asked_it_says_so(engine: Engine, folder: SongFolder) -> None:
-    job = asked(engine, song(steps=16))
-    thinner = replace(job.answer, steps=16)
-    folder.folder.mkdir(parents=True)
-    assert make(engine, folder, replace(job, answer=thinner), kill_at=(2, 3)) == "degraded"
+    assert make(engine, folder, replace(asked(engine, song()), density=STEPS // 2)).state == "degraded"
     assert read_json(folder.manifest)["degraded"]
 
 

@@ -395,6 +395,14 @@ def test_a_plan_alone_touches_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_plan_beside_a_batch_takes_no_wish_to_stop_from_it(outputs: Outputs) -> None:
+    folder = outputs.song("night/song")
+    folder.prepare()
+    folder.stop.touch()
+    assert foresee([job("")], outputs, Options()).songs
+    assert folder.stop.exists()
+
+
 def test_a_plan_counts_what_is_made_and_what_a_checkpoint_holds(tmp_path: Path, outputs: Outputs) -> None:
     jobs = [
         reckoned("", name="made", hours=1),

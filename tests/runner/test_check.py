@@ -17,6 +17,7 @@ from runner.processes import identity
 from runner.spec import Song, load
 from tests.faults import batches
 
+SONG = {"duration": 4.0, "steps": 8}
 JOB_FILE = """\
 model: demo
 defaults:
@@ -166,9 +167,16 @@ def test_answers_for_other_songs_are_not_taken() -> None:
 
 
 def test_warnings_come_with_the_answer_and_stop_nothing() -> None:
-    told = {"song": "night/song", "problems": [], "warnings": ["a.lrc:9: after the end"]}
+    told = {"song": "night/song", "problems": [], "warnings": ["a.lrc:9: after the end"]} | SONG
     (answer,) = check([song()], worker=answering(told))
     assert answer.warnings == ["a.lrc:9: after the end"]
+
+
+@pytest.mark.parametrize("wrong", [{"duration": 0}, {"duration": -1.0}, {"steps": 0}, {"steps": -8}])
+def test_an_answer_of_no_duration_or_no_steps_is_not_taken(wrong: dict[str, Any]) -> None:
+    told = {"song": "night/song", "problems": [], "warnings": []} | SONG | wrong
+    with pytest.raises(CheckError, match=r"night/song: .*which is no song; mend the engine"):
+        check([song()], worker=answering(told))
 
 
 def test_a_child_that_hangs_is_killed_after_its_time(tmp_path: Path) -> None:

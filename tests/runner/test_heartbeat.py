@@ -14,8 +14,9 @@ import pytest
 
 from runner import heartbeat
 from runner.files import read_message, write_json, write_message
-from runner.heartbeat import NoBeat, Pulse, own_usage, read, sender, sender_lives
+from runner.heartbeat import NoBeat, Pulse, own_usage, read, relay, sender, sender_lives
 from runner.messages import Heartbeat
+from runner.processes import Identity
 
 
 def beat_in(path: Path) -> Heartbeat:
@@ -140,3 +141,23 @@ def test_a_beat_survives_its_way_through_a_file(tmp_path: Path, pulse: Pulse) ->
     beat = pulse.progress(note="bf16 on 2 threads — schnell")
     write_message(tmp_path / "copy", beat)
     assert read_message(tmp_path / "copy", Heartbeat) == beat
+
+
+def test_a_beat_of_another_machine_is_heard_by_the_clock_of_this_one(tmp_path: Path, pulse: Pulse) -> None:
+    there = replace(pulse.progress(), alive_mono=9e6, progress_mono=9e6 - 40, phase_mono=9e6 - 100)
+    write_message(tmp_path / "beat", there)
+    before, me = time.monotonic(), Identity(1, 2, "here")
+    relay(tmp_path / "beat", me)
+    here = beat_in(tmp_path / "beat")
+    assert sender(here) == me
+    assert before <= here.alive_mono <= time.monotonic()
+    assert here.alive_mono - here.progress_mono == pytest.approx(40)
+    assert here.alive_mono - here.phase_mono == pytest.approx(100)
+
+
+@pytest.mark.parametrize("wrong", [10**308, -(10**308), 1.7e308, -1.7e308])
+def test_a_beat_whose_clock_is_wrong_can_be_heard(tmp_path: Path, pulse: Pulse, wrong: float) -> None:
+    beat = replace(pulse.progress(), alive_mono=-wrong, progress_mono=wrong, phase_mono=wrong)
+    write_message(tmp_path / "beat", beat)
+    relay(tmp_path / "beat", Identity(1, 2, "here"))
+    assert beat_in(tmp_path / "beat").progress_mono <= time.monotonic()

@@ -75,6 +75,13 @@ NOT_ASKED_OF_ANSWER: dict[str, Any] = {
     "private_bytes": 9,
     "mapped_bytes": 9,
     "lines": [SungLine(1, 0.0, "a", 0, 0, 1, 1, 0, ["a"], None)],
+    "passes": 9,
+    "pass_flops": 9,
+    "decode_flops": 9,
+    "pass_core_s": 9.0,
+    "decoder_speed": 9.0,
+    "decoder_around_s": 9.0,
+    "model_folder": "/the/same/bundle/elsewhere",
 }
 PRINT = manifest.fingerprint(JOB.song, JOB.answer)
 
@@ -164,6 +171,13 @@ def test_a_manifest_says_what_was_made_of_what_and_how(song: SongFolder) -> None
 def test_a_degraded_song_says_how(song: SongFolder) -> None:
     content = write(song, Outcome(1, None, "made", song={"degraded": "16 steps instead of 32"}))
     assert (content["state"], content["degraded"]) == ("degraded", "16 steps instead of 32")
+
+
+def test_what_its_maker_tells_besides_stands_above_nothing_of_ours(song: SongFolder) -> None:
+    told = {"fingerprint": "x", "state": "failed", "attempts": None, "seconds": "long", "passes": 64}
+    content = write(song, Outcome(1, None, "made", elapsed_s=5.0, song=told))
+    assert (content["fingerprint"], content["state"], content["seconds"]) == (PRINT, "done", 5.0)
+    assert (len(content["attempts"]), content["passes"]) == (1, 64)
 
 
 # ---------------------------------------------------------------- is it done?

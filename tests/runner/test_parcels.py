@@ -23,7 +23,9 @@ def here(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def there(tmp_path: Path) -> Path:
-    return tmp_path / "there"
+    folder = tmp_path / "there"
+    folder.mkdir()
+    return folder
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -130,14 +132,24 @@ def test_only_the_newest_checkpoint_goes_to_another_machine_and_no_log(here: Pat
 )
 @pytest.mark.parametrize("data", [b"x", None])
 def test_no_parcel_leads_out_of_the_folder(there: Path, name: str, data: bytes | None) -> None:
-    there.mkdir()
     with pytest.raises(ForeignFileError, match="no file of a song"):
         parcels.put(there, Parcel(name, data))
     assert list(there.parent.iterdir()) == [there]
 
 
+def test_a_folder_that_was_removed_is_not_made_again(there: Path) -> None:
+    there.rmdir()
+    with pytest.raises(FileNotFoundError):
+        parcels.put(there, Parcel("attempts/1/outcome.json", b"{}"))
+    assert not there.exists()
+
+
+def test_a_wish_to_stop_is_not_carried(here: Path) -> None:
+    (here / "stop").touch()
+    assert parcels.changes(here, {}) == ([], {})
+
+
 def test_a_log_is_not_written_through_a_link(there: Path, tmp_path: Path) -> None:
-    there.mkdir()
     (tmp_path / "mine").write_text("mine")
     (there / "worker.log").symlink_to(tmp_path / "mine")
     with pytest.raises(OSError, match="symbolic"):

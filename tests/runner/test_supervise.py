@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import platform
 import sys
 import time
 from collections.abc import Callable
@@ -442,3 +443,20 @@ def test_a_song_that_is_cancelled_leaves_no_child(song: SongFolder) -> None:
     children = asyncio.run(run())
     assert children
     assert not any(processes.is_alive(who) for who in children)
+
+
+LINGERS = """\
+import ctypes, signal, threading, time
+threading.Thread(target=lambda: time.sleep(1.0)).start()
+signal.signal(signal.SIGTERM, lambda *_: ctypes.CDLL(None).syscall(60, 0))  # ends this thread alone
+while True:
+    time.sleep(0.01)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux" or platform.machine() != "x86_64", reason="by a call's number")
+def test_a_child_whose_threads_end_behind_it_is_not_left_a_zombie(song: SongFolder) -> None:
+    hasty = replace(JOB, song=replace(JOB.song, timeout_s=0.6, attempts=1))
+    make(song, hasty, worker=(sys.executable, "-c", LINGERS))
+    outcome = read_message(song.attempts()[-1].outcome, Outcome)
+    assert (outcome.cause, outcome.exit_code) == ("timeout", 0)

@@ -1,0 +1,186 @@
+"""What a batch does with the letters of songs that are made elsewhere: a real desk, without Ray."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+from collections.abc import Coroutine
+from concurrent.futures import Future
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from runner.cluster import Cluster, Ray, _Away, _packed
+from runner.desk import Desk, Letter
+from runner.parcels import Parcel
+from runner.songfolder import Outputs, SongFolder
+from runner.supervise import WORKER, House
+from tests.faults.batches import job
+
+
+class RayError(Exception):
+    """As Ray's: of a machine that died, or of a task that raised."""
+
+    def __init__(self, cause: Exception | None = None) -> None:
+        self.cause = cause
+
+
+class Far:
+    """A desk at the other end of a wire. is_slow: its next answer is a large one, and takes its time."""
+
+    def __init__(self) -> None:
+        self.desk = Desk()
+        self.asked: list[str] = []
+        self.is_slow = False
+
+    def __getattr__(self, question: str) -> Any:
+        return SimpleNamespace(remote=lambda *words, **more: self.ask(question, *words, **more))
+
+    def ask(self, question: str, *words: Any, **more: Any) -> Any:
+        self.asked.append(question)
+        answer: Future[Any] = Future()
+        value = getattr(self.desk, question)(*words, **more)
+        if self.is_slow:
+            self.is_slow = False
+            asyncio.get_running_loop().call_later(0.2, answer.set_result, value)
+        else:
+            answer.set_result(value)
+        return SimpleNamespace(future=lambda: answer)
+
+
+@pytest.fixture
+def far() -> Far:
+    return Far()
+
+
+@pytest.fixture
+def there(far: Far) -> Cluster:
+    ray = SimpleNamespace(desk=lambda models, left_s: far, died=RayError)
+    return Cluster(ray, House(mark="", await_s=0.2), {})  # type: ignore[arg-type]
+
+
+def away(there: Cluster, far: Far, folder: SongFolder) -> _Away:
+    """A song that has just been sent."""
+    far.desk.send(folder.id, 1)
+    there._away[folder.id] = _Away(job(""), 1, folder, lambda said: None)
+    return there._away[folder.id]
+
+
+def letter(folder: SongFolder, name: str = "song.wav", data: bytes = b"sound") -> Letter:
+    return Letter(folder.id, 1, parcels=(Parcel(name, data),))
+
+
+def run(work: Coroutine[Any, Any, Any]) -> Any:
+    return asyncio.run(work)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> SongFolder:
+    folder = Outputs(tmp_path / "outputs").song("night/song")
+    folder.prepare()
+    return folder
+
+
+def test_a_song_has_not_come_back_before_the_letter_that_somebody_else_is_fetching(
+    there: Cluster, far: Far, folder: SongFolder
+) -> None:
+    song = away(there, far, folder)
+    far.desk.leave_word(letter(folder))
+
+    async def both() -> None:
+        far.is_slow = True
+        carrier = asyncio.create_task(there._collect())
+        await asyncio.sleep(0)
+        await there._emptied(song)
+        assert folder.audio("wav").read_bytes() == b"sound"
+        await carrier
+
+    run(both())
+
+
+def test_as_long_as_the_disk_is_full_no_more_letters_are_fetched(
+    there: Cluster, far: Far, small_disk: Path
+) -> None:
+    folder = Outputs(small_disk / "outputs").song("night/song")
+    folder.prepare()
+    song = away(there, far, folder)
+    far.desk.leave_word(letter(folder, data=bytes(10**6)))
+
+    async def full() -> None:
+        for _ in range(3):
+            assert (await there._collect()).errno == errno.ENOSPC  # type: ignore[union-attr]
+        assert far.asked.count("collect") == 1
+        there._house.stopping.set()
+        with pytest.raises(OSError, match="space"):
+            await there._emptied(song)  # a batch that is to end waits for no room
+        song.letters[:] = [letter(folder)]  # room was made
+        far.desk.leave_word(letter(folder, "song.json"))
+        await there._emptied(song)
+
+    run(full())
+    assert {path.name for path in folder.folder.iterdir()} == {"song.wav", "song.json"}
+
+
+def test_a_folder_that_was_removed_is_not_made_again_and_costs_no_other_song(
+    there: Cluster, far: Far, folder: SongFolder
+) -> None:
+    other = Outputs(folder.outputs.folder).song("night/other")
+    other.prepare()
+    gone, well = away(there, far, folder), away(there, far, other)
+    folder.folder.rmdir()
+    for each in (folder, other):
+        far.desk.leave_word(letter(each))
+        far.desk.leave_word(letter(each, "song.json"))
+
+    async def carried() -> None:
+        with pytest.raises(FileNotFoundError):
+            await there._emptied(gone)
+        await there._emptied(well)
+
+    run(carried())
+    assert not folder.folder.exists()
+    assert other.audio("wav").exists()
+    assert far.desk.leave_word(Letter(folder.id, 1)).stop == "song"
+
+
+def test_every_machine_finds_our_worker_by_its_own_python_and_an_engine_as_it_was_named(
+    folder: SongFolder,
+) -> None:
+    for worker, sent in ((WORKER, ()), (("/bin/mine", "sing"), ("/bin/mine", "sing"))):
+        house = House(mark="", worker=worker)
+        assert _packed(job(""), folder, house, 1, redo_degraded=False).worker == sent
+
+
+def ray(*cores: int) -> tuple[Ray, list[dict[str, Any]]]:
+    """A cluster of such machines, and what was asked of it for each task."""
+    asked: list[dict[str, Any]] = []
+
+    def options(**given: Any) -> Any:
+        asked.append(given)
+        return SimpleNamespace(remote=lambda *words: None)
+
+    module = SimpleNamespace(
+        nodes=lambda: [{"Alive": True, "Resources": {"CPU": float(count)}} for count in cores],
+        remote=lambda function: SimpleNamespace(options=options),
+        exceptions=SimpleNamespace(RayError=RayError),
+    )
+    return Ray(module), asked
+
+
+@pytest.mark.parametrize(("threads", "cores", "wanted"), [(4, (2, 8), 4), (16, (2, 8), 8), (16, (), 16)])
+def test_a_song_of_more_threads_than_any_machine_has_cores_gets_a_place_too(
+    threads: int, cores: tuple[int, ...], wanted: int
+) -> None:
+    cluster, asked = ray(*cores)
+    cluster.send(None, None, threads=threads, memory=0)  # type: ignore[arg-type]
+    assert asked[0]["num_cpus"] == wanted
+
+
+def test_an_error_of_our_own_code_there_is_none_of_the_machine() -> None:
+    cluster, _ = ray()
+    broken = KeyError("x")
+    assert cluster.cause(RayError(broken)) is broken
+    assert cluster.cause(RayError()) is None
+    assert cluster.cause(RayError(RayError())) is None  # there, it lost the desk
