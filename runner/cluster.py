@@ -24,7 +24,7 @@ from runner.files import is_full, read_json
 from runner.messages import FINAL_STATES, QueuedSong
 from runner.node import Errand, sing
 from runner.songfolder import SongFolder
-from runner.supervise import WORKER, House, Job, need_of
+from runner.supervise import STOPPED, WORKER, House, Job, need_of
 
 CARRY_EVERY_S = 0.5
 # What no machine could finish: so many died over it without one step of progress.
@@ -169,6 +169,7 @@ class Cluster:
         """Have the song made on whichever machine has room; its final state."""
         began, losses, reached = time.monotonic(), 0, -1.0
         folder.clean()
+        folder.stop.unlink(missing_ok=True)
         while not house.stopping.is_set():
             number = folder.next_number
             ended = await self._errand(job, folder, say, redo_degraded=redo_degraded)
@@ -193,7 +194,6 @@ class Cluster:
         """One errand, from here and back; None: it was lost with its machine, or given up."""
         self._number += 1
         number, song = self._number, folder.id
-        folder.stop.unlink(missing_ok=True)
         errand = _packed(job, folder, self._house, number, redo_degraded=redo_degraded)
         need = need_of(job, job.plan, self._house.shown, None)
         away = self._away[song] = _Away(job, number, folder, say)
@@ -222,12 +222,15 @@ class Cluster:
         return None if ended is None else self._at_home(job, folder, ended)
 
     async def _ended(self, task: Any, away: _Away) -> QueuedSong | None:
-        """How the song ended there; None: it was given up."""
+        """How the song ended there, or before any machine took it; None: it was given up."""
         work = asyncio.ensure_future(_answer(task))
         stopping_since: float | None = None
         try:
             while not work.done():
                 await asyncio.wait({work}, timeout=CARRY_EVERY_S)
+                if not away.begun and away.folder.stop.exists():
+                    away.folder.stop.unlink(missing_ok=True)
+                    return QueuedSong(away.folder.id, "interrupted", note=STOPPED)
                 if not self._house.stopping.is_set():
                     continue
                 stopping_since = stopping_since or time.monotonic()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,7 +52,7 @@ class Desk:
         the batch has to end; None: when all is made.
         """
         self._models = dict(models or {})
-        self._until = None if left_s is None else time.monotonic() + left_s
+        self._until = None if left_s is None else _now() + left_s
         self._rooms: dict[str, Room] = defaultdict(Room)
         self._node: dict[str, str] = {}  # where each song is
         self._errand: dict[str, int] = {}
@@ -102,7 +102,7 @@ class Desk:
 
     def left_s(self) -> float | None:
         """Seconds until the batch has to end, by this machine's clock: none has to have the same."""
-        return None if self._until is None else self._until - time.monotonic()
+        return None if self._until is None else self._until - _now()
 
     def read(self, model: str, file: str, start: int, count: int) -> bytes | None:
         """count bytes of a file of the bundle, fewer at its end; None: it does not lie on this machine."""
@@ -123,6 +123,7 @@ class Desk:
         self,
         node: str,
         song: str,
+        errand: int,
         need: Need,
         free: Free,
         now: float,
@@ -130,12 +131,14 @@ class Desk:
         despite_memory: bool,
         overdue: bool,
     ) -> Obstacle | None:
+        if self._errand.get(song) != errand:
+            return Obstacle("turn", "another errand makes it")
         self._node[song] = node
         return self._rooms[node].enter(song, need, free, now, despite_memory=despite_memory, overdue=overdue)
 
-    def uses(self, node: str, song: str, private: int) -> bool:
+    def uses(self, node: str, song: str, errand: int, private: int) -> bool:
         """Notes it; is it the heaviest there?"""
-        if self._node.get(song) != node:
+        if self._errand.get(song) != errand or self._node.get(song) != node:
             return False  # given up for dead meanwhile
         self._rooms[node].uses(song, private)
         return self._rooms[node].is_heaviest(song)
@@ -143,8 +146,9 @@ class Desk:
     def ran_out(self, node: str, now: float) -> None:
         self._rooms[node].ran_out(now)
 
-    def leave(self, node: str, song: str) -> None:
-        self._rooms[node].leave(song)
+    def leave(self, node: str, song: str, errand: int) -> None:
+        if self._errand.get(song) == errand:
+            self._rooms[node].leave(song)
 
     def gave_up_on_memory(self, node: str, given: bool | None = None) -> bool:
         """Whether memory was waited for in vain there; given: it is so now."""
@@ -152,9 +156,7 @@ class Desk:
             self._rooms[node].gave_up_on_memory = given
         return self._rooms[node].gave_up_on_memory
 
-    def rooms(self) -> dict[str, Sequence[str]]:
-        """Which songs are where, for tests and for people."""
-        found: dict[str, list[str]] = defaultdict(list)
-        for song, node in self._node.items():
-            found[node].append(song)
-        return dict(found)
+
+def _now() -> float:
+    """Seconds, also those in which the machine slept."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)

@@ -84,7 +84,7 @@ async def _sing(errand: Errand, outputs: Outputs, ask: Ask, node: str) -> Queued
     if not errand.worker:
         job = await asyncio.to_thread(bundles.at_hand, job, ask)
     with cgroups.held(cgroups.site(Path("/")), _memory_for_songs()) as group:
-        house = _house(errand, outputs, _Door(ask, node), group, _until(ask))
+        house = _house(errand, outputs, _Door(ask, node, errand.number), group, _until(ask))
         work = asyncio.create_task(
             supervise(job, folder, house, post.say, redo_degraded=errand.redo_degraded)
         )
@@ -111,6 +111,8 @@ async def _heed(post: _Post, house: House, folder: SongFolder) -> None:
 
     try:
         reply = await post.send()
+    except (ray.exceptions.ObjectStoreFullError, ray.exceptions.OutOfDiskError):
+        return  # there is no room for the letter now; it is sent again
     except ray.exceptions.RayError:
         reply = Reply(taken=False, stop="batch", hurry=True)
     if reply.stop == "song":
@@ -154,8 +156,8 @@ class _Post:
 class _Door:
     """The room that all songs of this machine share; it lies on the desk. See admission.Room."""
 
-    def __init__(self, ask: Ask, node: str) -> None:
-        self._ask, self._node = ask, node
+    def __init__(self, ask: Ask, node: str, errand: int) -> None:
+        self._ask, self._node, self._errand = ask, node, errand
         self._heaviest = False
 
     @property
@@ -180,12 +182,20 @@ class _Door:
         overdue: bool = False,
     ) -> Obstacle | None:
         found: Obstacle | None = self._ask(
-            "enter", self._node, song, need, free, now, despite_memory=despite_memory, overdue=overdue
+            "enter",
+            self._node,
+            song,
+            self._errand,
+            need,
+            free,
+            now,
+            despite_memory=despite_memory,
+            overdue=overdue,
         )
         return found
 
     def uses(self, song: str, private: int) -> None:
-        self._heaviest = bool(self._ask("uses", self._node, song, private))
+        self._heaviest = bool(self._ask("uses", self._node, song, self._errand, private))
 
     def is_heaviest(self, song: str) -> bool:
         """As it was at the last look."""
@@ -195,7 +205,7 @@ class _Door:
         self._ask("ran_out", self._node, now)
 
     def leave(self, song: str) -> None:
-        self._ask("leave", self._node, song)
+        self._ask("leave", self._node, song, self._errand)
 
 
 def _house(

@@ -111,6 +111,10 @@ def all_sing(parent: Parent, jobs: list[Job]) -> bool:
     return all(steps_of(folder) >= 3 for folder in folders(parent, jobs))
 
 
+def states(parent: Parent) -> dict[str, str]:
+    return {song["song"]: song["state"] for song in read_json(parent.outputs.batch)["songs"]}
+
+
 def leftovers(outputs: Outputs) -> list[processes.Identity]:
     return [who for who in known(outputs) if processes.is_alive(who)]
 
@@ -165,13 +169,15 @@ def test_ctrl_c_ends_what_sings_anywhere_leaves_the_rest_and_the_same_command_go
     jobs = songs(LONG, 6)  # two more than there are places
     parent = batch(tmp_path, machines, jobs)
     wait_for(lambda: sum(steps_of(folder) > 2 for folder in folders(parent, jobs)) >= 4)
+    waiting = next(folder for folder in folders(parent, jobs) if not folder.attempts())
+    waiting.stop.touch()  # one that no machine has taken can be stopped, too
+    wait_for(lambda: states(parent)[waiting.id] == "interrupted")
     parent.signal(signal.SIGINT)
     assert parent.wait() == 130
     assert leftovers(parent.outputs) == []
     begun = [folder for folder in folders(parent, jobs) if folder.attempts()]
     assert [causes(folder) for folder in begun] == [["interrupted"]] * 4
-    states = [song["state"] for song in read_json(parent.outputs.batch)["songs"]]
-    assert sorted(states) == ["interrupted"] * 4 + ["left"] * 2
+    assert sorted(states(parent).values()) == ["interrupted"] * 5 + ["left"]
     quick = [job("steps 200 0.001", name=each.song.name, threads=1) for each in jobs]
     assert batch(tmp_path, machines, quick).wait() == 0
     for folder in begun:

@@ -27,8 +27,20 @@ def letter(song: str, errand: int, *, size: int = 1) -> Letter:
     return Letter(song, errand, parcels=(Parcel("worker.log", b"x" * size),))
 
 
-def enter(desk: Desk, node: str, song: str, now: float = 0.0, need: int = GIB) -> str:
-    found = desk.enter(node, song, Need(private=need), Free(), now, despite_memory=False, overdue=False)
+ERRANDS = {"a": 1, "b": 2, "c": 3}
+
+
+def enter(desk: Desk, node: str, song: str, now: float = 0.0, *, errand: int = 0) -> str:
+    found = desk.enter(
+        node,
+        song,
+        errand or ERRANDS[song],
+        Need(private=GIB),
+        Free(),
+        now,
+        despite_memory=False,
+        overdue=False,
+    )
     return "" if found is None else found.words
 
 
@@ -84,7 +96,7 @@ def test_a_wish_that_was_fulfilled_does_not_meet_the_songs_next_errand(desk: Des
 def test_a_node_that_ran_out_of_memory_gets_fewer_songs_and_the_others_as_many(desk: Desk) -> None:
     assert enter(desk, "n", "a") == enter(desk, "n", "b") == ""
     desk.ran_out("n", 0.0)
-    desk.leave("n", "b")
+    desk.leave("n", "b", 2)
     assert "1 at once, since memory ran out" in enter(desk, "n", "b")
     assert enter(desk, "m", "c") == ""
 
@@ -96,15 +108,28 @@ def test_a_song_that_came_back_or_died_makes_room(desk: Desk) -> None:
         desk.back(song)
     assert desk.is_empty("n")
     desk.send("c", 4)
-    assert enter(desk, "n", "c") == ""
+    assert enter(desk, "n", "c", errand=4) == ""
+
+
+def test_a_stray_changes_nothing_of_the_song_that_is_made_in_its_place(desk: Desk) -> None:
+    desk.send("a", 7)
+    assert enter(desk, "n", "a", errand=7) == ""
+    desk.leave("n", "a", 1)
+    assert not desk.uses("n", "a", 1, 9)
+    assert "another errand" in enter(desk, "n", "a", errand=1)
+    assert desk.uses("n", "a", 7, 5)
 
 
 def test_the_heaviest_is_so_on_its_own_node(desk: Desk) -> None:
     for node, song in (("n", "a"), ("n", "b"), ("m", "c")):
         enter(desk, node, song)
-    assert [desk.uses("n", "a", 5), desk.uses("n", "b", 3), desk.uses("m", "c", 1)] == [True, False, True]
+    assert [desk.uses("n", "a", 1, 5), desk.uses("n", "b", 2, 3), desk.uses("m", "c", 3, 1)] == [
+        True,
+        False,
+        True,
+    ]
     desk.back("b")
-    assert not desk.uses("n", "b", 9)  # of one that was given up for dead nothing is noted
+    assert not desk.uses("n", "b", 2, 9)  # of one that was given up for dead nothing is noted
 
 
 def test_a_bundle_is_read_out_piece_by_piece_and_nothing_else(tmp_path: Path) -> None:
