@@ -112,7 +112,8 @@ def test_a_parent_killed_before_any_of_its_steps_leaves_what_the_same_command_en
     stories = scenario.play(tmp_path / "killed", [{"at": at} for at in chosen])
     for at, story in zip(chosen, stories, strict=True):
         assert story.told["codes"][story.before] == -signal.SIGKILL, points[at - 1]
-        assert story.points()[-1] == points[at - 1]
+        # A batch that is stopped writes that down beside the song's end, which may come before or behind it.
+        assert len(story.points()) == at
         check(story, whole)
         if song(story).manifest.exists():
             assert list(song(story).folder.rglob("checkpoint.safetensors")) == []
