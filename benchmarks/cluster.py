@@ -1,7 +1,7 @@
 """What a batch on a cluster costs the machine that it was called on, by songs and by nodes.
 
 Each node is a set of Ray's processes on this machine, each song a naughty child (tests/faults/child.py)
-that makes two steps of half a second. What is measured is the batch's own process. The songs share these
+that makes steps of half a second. What is measured is the batch's own process. The songs share these
 cores with it, so that the time on the clock says nothing of a cluster, and the seconds of CPU do.
 
 Example: python -m benchmarks.cluster --songs 50 200 --nodes 1 4 --json cluster.json
@@ -27,7 +27,6 @@ from benchmarks import machine
 from runner.files import read_json
 from tests.faults.batches import CHILD, ROOT, job
 
-SCRIPT = "steps 2 0.5"
 # Songs at once on each node, so that a song's second is not spent waiting for a place.
 PLACES = 4
 
@@ -48,15 +47,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--songs", type=int, nargs="+", default=[50, 200])
     parser.add_argument("--nodes", type=int, nargs="+", default=[1, 4])
+    parser.add_argument("--seconds", type=float, default=1.0, help="of a song")
     parser.add_argument("--json", type=Path, help="write the figures there, too")
-    parser.add_argument("--batch", nargs=3, help=argparse.SUPPRESS)  # address, songs, outputs
+    parser.add_argument("--batch", nargs=2, help=argparse.SUPPRESS)  # address, outputs
     asked = parser.parse_args()
     if asked.batch:
-        address, songs, folder = asked.batch
-        print(json.dumps(batch(address, int(songs), Path(folder))))
+        address, folder = asked.batch
+        print(json.dumps(batch(address, asked.songs[0], asked.seconds, Path(folder))))
         return
     machine.header("A batch of naughty songs on a Ray cluster of processes on this machine")
-    costs = [cost for nodes in asked.nodes for cost in measured(nodes, asked.songs)]
+    costs = [cost for nodes in asked.nodes for cost in measured(nodes, asked.songs, asked.seconds)]
     print(f"{'nodes':>5} {'songs':>6} {'made':>6} {'CPU s':>8} {'MB':>6} {'s on the clock':>15}")
     for cost in costs:
         print(
@@ -72,12 +72,13 @@ def main() -> None:
         asked.json.write_text(json.dumps([asdict(cost) for cost in costs], indent=2) + "\n")
 
 
-def measured(nodes: int, songs: Sequence[int]) -> Iterator[Cost]:
+def measured(nodes: int, songs: Sequence[int], seconds: float) -> Iterator[Cost]:
     """The costs of batches of so many songs, one after the other, on a cluster of so many nodes."""
     with cluster(nodes) as address:
         for count in songs:
             with tempfile.TemporaryDirectory() as name:
-                command = [sys.executable, "-m", "benchmarks.cluster", "--batch", address, str(count), name]
+                command = [sys.executable, "-m", "benchmarks.cluster", "--batch", address, name]
+                command += ["--songs", str(count), "--seconds", str(seconds)]
                 told = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
                 states = [song["state"] for song in read_json(Path(name, "batch.json"))["songs"]]
             yield Cost(count, nodes, done=states.count("done"), **told)
@@ -100,14 +101,15 @@ def cluster(nodes: int) -> Iterator[str]:
         made.shutdown()
 
 
-def batch(address: str, songs: int, folder: Path) -> dict[str, Any]:
+def batch(address: str, songs: int, seconds: float, folder: Path) -> dict[str, Any]:
     """Run in a process of its own, whose cost is the figure."""
     from runner.batch import Options, run
     from runner.songfolder import Outputs
     from runner.supervise import House
 
     house = House(mark="", worker=(sys.executable, "-S", str(CHILD)))
-    jobs = [job(SCRIPT, name=f"song-{number}", threads=1) for number in range(songs)]
+    script = f"steps {max(1, round(2 * seconds))} 0.5"
+    jobs = [job(script, name=f"song-{number}", threads=1) for number in range(songs)]
     began, before = time.monotonic(), _cpu_s()
     run(jobs, Outputs(folder), Options(cluster=address), show=lambda: None, house=house)
     return {

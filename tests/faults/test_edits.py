@@ -91,7 +91,7 @@ def test_an_edit_killed_on_its_way_goes_on_and_is_bit_for_bit_the_same(place: Pa
     assert killed.returncode == 0
     assert causes(folder) == ["crash", None]
     one, other = made(place, "whole"), made(place, "killed")
-    assert one["sha256"] == other["sha256"]
+    assert one["sound_sha256"] == other["sound_sha256"]  # the files name their jobs
     assert one["passes"] == other["passes"] == 24
     assert list(one["phases"]) == ["lyrics", "style", "encode", "load", "sample", "decode", "write"]
     assert one["samples"] == round(SECONDS * RATE)
