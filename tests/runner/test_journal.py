@@ -160,14 +160,14 @@ def test_a_reader_gets_whole_lines_and_begins_anew_in_an_emptied_log(outputs: Ou
 
 def test_a_pipe_in_place_of_the_log_holds_nobody_up(outputs: Outputs) -> None:
     os.mkfifo(outputs.log)
-    diary = Journal(outputs)
+    diary, threads = Journal(outputs), threading.active_count()
     diary.note(NEWS)
     assert "lines of this night's log are missing" in diary.problem
     with os.fdopen(os.open(outputs.log, os.O_RDONLY | os.O_NONBLOCK), "rb") as reader:
         diary.note(NEWS)
         assert reader.read() in (b"", None)
     assert "is no ordinary file; remove it" in diary.problem
-    assert threading.active_count() == 1
+    assert threading.active_count() <= threads
 
 
 def test_a_link_in_place_of_a_log_leads_nowhere(outputs: Outputs, tmp_path: Path) -> None:
