@@ -148,6 +148,8 @@ def installed(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Path:
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True, timeout=60)
     python = venv / "bin" / "python"
     pip = [sys.executable, "-m", "pip", "--python", python] if find_spec("pip") else ["uv", "pip"]
+    if not find_spec("pip") and shutil.which("uv") is None:
+        pytest.skip("there is neither pip nor the uv that made this environment")
     where = [] if find_spec("pip") else ["--python", python]
     subprocess.run(
         [*pip, "install", *where, "--quiet", "--no-index", "--no-deps", built.wheel],

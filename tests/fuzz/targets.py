@@ -154,8 +154,8 @@ def _asked(songs: Sequence[Any], place: Path) -> list[object]:
     from runner.messages import Check, SongAnswer
 
     paper = place / "check.json"
-    write_message(paper, Check([check._question(song) for song in songs], []), durable=False)
-    assert read_message(paper, Check).questions == [check._question(song) for song in songs]
+    write_message(paper, Check([check._question(song, lines=True) for song in songs], []), durable=False)
+    assert read_message(paper, Check).questions == [check._question(song, lines=True) for song in songs]
     return [manifest.fingerprint(song, SongAnswer(song.id, [], [])) for song in songs[:5]]
 
 
@@ -328,7 +328,8 @@ def _read_status(place: Path) -> object:
         out.print(view.render(again, 60, unicode=unicode, height=8))
         out.print(view.final_table(now, unicode=unicode))
         for row in now.rows[:8]:
-            out.print(view.detail(row, unicode=unicode))
+            tries = status.tries(outputs.song(row.song), row)
+            out.print(view.detail(row, tries, 60, unicode=unicode))
     lines = [words.shown(line, True) for line in (*words.plain(None, now), *words.plain(now, again))]
     for song in outputs.songs()[:8]:
         for attempt in song.attempts()[-1:]:
