@@ -9,6 +9,7 @@ import asyncio
 import shutil
 import socket
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -61,15 +62,17 @@ def sing(errand: Errand, desk: Any) -> QueuedSong:
     """
     import ray
 
-    def ask(question: str, *words: Any, **more: Any) -> Any:
-        return ray.get(getattr(desk, question).remote(*words, **more))
-
     if errand.version != __version__:
         raise ClusterError(
             f"{socket.gethostname()} has version {__version__} of the runner, the batch {errand.version}; "
             "install the same one everywhere"
         )
-    with _place() as outputs:
+    # Ray takes a task that waits in its main thread for idle, and gives its cores to one more song.
+    with _place() as outputs, ThreadPoolExecutor(max_workers=2) as others:
+
+        def ask(question: str, *words: Any, **more: Any) -> Any:
+            return others.submit(lambda: ray.get(getattr(desk, question).remote(*words, **more))).result()
+
         return asyncio.run(_sing(errand, outputs, ask, ray.get_runtime_context().get_node_id()))
 
 
@@ -79,7 +82,8 @@ async def _sing(errand: Errand, outputs: Outputs, ask: Ask, node: str) -> Queued
     for parcel in errand.folder:
         parcels.put(folder.folder, parcel)
     post = _Post(ask, errand, folder)
-    await post.send()  # it has arrived
+    if (await post.send()).stop:  # it has arrived, and is not wanted any more
+        return QueuedSong(folder.id, "interrupted" if folder.attempts() else "left")
     job = _unpacked(errand, outputs)
     if not errand.worker:
         job = await asyncio.to_thread(bundles.at_hand, job, ask)
