@@ -60,7 +60,7 @@ make_venv() {
 
 install() {
     if has_uv; then
-        uv pip install --quiet --python .venv/bin/python "$@"
+        uv pip install --quiet --compile-bytecode --python .venv/bin/python "$@"
     else
         # The lock pins everything: a constraint from pip's own settings could only contradict it.
         PIP_CONSTRAINT=/dev/null .venv/bin/python -m pip install --quiet --disable-pip-version-check "$@"

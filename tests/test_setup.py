@@ -226,8 +226,8 @@ def test_uv_is_used_where_it_is_installed(clone: Clone) -> None:
     python = clone.folder / "python"
     assert [call for call in clone.calls() if call != "uv --version"] == [
         f"uv venv --quiet --python {python} .venv",
-        "uv pip install --quiet --python .venv/bin/python --no-deps --require-hashes -r requirements.lock",
-        "uv pip install --quiet --python .venv/bin/python --no-deps --no-build-isolation -e .",
+        "uv pip install --quiet --compile-bytecode --python .venv/bin/python --no-deps --require-hashes -r requirements.lock",
+        "uv pip install --quiet --compile-bytecode --python .venv/bin/python --no-deps --no-build-isolation -e .",
     ]
 
 
