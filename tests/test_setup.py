@@ -224,10 +224,11 @@ def test_uv_is_used_where_it_is_installed(clone: Clone) -> None:
     done = clone.set_up()
     assert done.returncode == 0, done.stderr
     python = clone.folder / "python"
+    install = "uv pip install --quiet --compile-bytecode --python .venv/bin/python --no-deps"
     assert [call for call in clone.calls() if call != "uv --version"] == [
         f"uv venv --quiet --python {python} .venv",
-        "uv pip install --quiet --compile-bytecode --python .venv/bin/python --no-deps --require-hashes -r requirements.lock",
-        "uv pip install --quiet --compile-bytecode --python .venv/bin/python --no-deps --no-build-isolation -e .",
+        f"{install} --require-hashes -r requirements.lock",
+        f"{install} --no-build-isolation -e .",
     ]
 
 
