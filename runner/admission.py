@@ -14,6 +14,8 @@ from typing import Literal, Protocol
 from runner.foresight import Shown, nearest
 from runner.words import size
 
+# One song uses eight cores well; more are better spent on a second song.
+SONG_CORES = 8
 # Left to everybody else on the machine.
 MEMORY_RESERVE = 512 * 2**20
 DISK_RESERVE = 20 * 10**6

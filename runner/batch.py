@@ -12,8 +12,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from runner import cgroups, cluster, journal, machine, manifest, night, past, probes, processes, verdict
-from runner.admission import DISK_RESERVE, Free, Need, Room, side_by_side
+from runner import cgroups, cluster, journal, manifest, night, past, processes, verdict
+from runner.admission import DISK_RESERVE, SONG_CORES, Free, Need, Room, side_by_side
 from runner.errors import ForeignFileError, OutputError, RunnerError
 from runner.files import is_full, read_message, write_message
 from runner.forecast import forecast
@@ -22,12 +22,10 @@ from runner.messages import FINAL_STATES, Batch, QueuedSong, SongState
 from runner.outlook import Outlook, unfitting
 from runner.past import Past
 from runner.songfolder import Outputs, SongFolder
-from runner.supervise import STOPPED, House, Job, earlier, end_strays, need_of, supervise
+from runner.supervise import STOPPED, House, Job, earlier, end_strays, memory_here, need_of, supervise
 from runner.until import Until, clocks
 from runner.words import Change, size
 
-# One song uses eight cores well; more are better spent on a second song.
-SONG_CORES = 8
 VIEW_EVERY_S = 1.0
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -248,7 +246,7 @@ def _informed(house: House, outputs: Outputs, options: Options) -> House:
     return replace(
         house,
         shown=past.shown(outputs),
-        memory=machine.usable_memory(probes.total_bytes(), cgroups.memory_limit(house.root)),
+        memory=memory_here(house.root),
         until=options.until,
     )
 

@@ -6,7 +6,6 @@ A bundle is a folder with a bundle.json that names its files, their sizes and th
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import os
 import shutil
 import socket
@@ -16,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from runner import manifest
 from runner.check import check
 from runner.errors import CheckError, ClusterError, ForeignFileError, SpecError
 from runner.files import read_json
@@ -117,9 +117,7 @@ def _fetch_file(wanted: str, name: str, place: Path, ask: Ask, why: str) -> None
 
 
 def _verify(place: Path, sha256: object) -> None:
-    with place.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != sha256:
+    if manifest.sha256(place) != sha256:
         raise ForeignFileError(f"{place}: is not what its bundle says; the next song fetches it again")
 
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from runner import __version__, heartbeat, parcels, past, processes
+from runner.admission import SONG_CORES
 from runner.desk import Desk, Letter
 from runner.errors import ClusterError, ForeignFileError, RunnerError
 from runner.files import is_full, read_json
@@ -35,8 +36,6 @@ STOPPED_S = 30.0
 ANSWER_S = 10.0
 # More than have a place are sent, so that a place that becomes free is taken at once.
 AHEAD = 2
-# A song of many machines' cores: one uses eight well.
-SONG_CORES = 8
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,27 +8,26 @@ from __future__ import annotations
 import asyncio
 import shutil
 import socket
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from runner import __version__, bundles, cgroups, machine, parcels, probes, processes
+from runner import __version__, bundles, cgroups, parcels, processes
 from runner.admission import Free, Need, Obstacle
+from runner.bundles import Ask
 from runner.desk import Letter, Reply
 from runner.errors import ClusterError
 from runner.messages import QueuedSong
 from runner.processes import Identity
 from runner.songfolder import Outputs, SongFolder
-from runner.supervise import WORKER, House, Job, end_strays, supervise
+from runner.supervise import WORKER, House, Job, end_strays, memory_here, supervise
 from runner.until import Until, clocks
 
 # As often as people look.
 WORD_EVERY_S = 1.0
-
-Ask = Callable[..., Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +86,9 @@ async def _sing(errand: Errand, outputs: Outputs, ask: Ask, node: str) -> Queued
     job = _unpacked(errand, outputs)
     if not errand.worker:
         job = await asyncio.to_thread(bundles.at_hand, job, ask)
-    with cgroups.held(cgroups.site(Path("/")), _memory_for_songs()) as group:
-        house = _house(errand, outputs, _Door(ask, node, errand.number), group, _until(ask))
+    house = _house(errand, outputs, _Door(ask, node, errand.number), _until(ask))
+    with cgroups.held(cgroups.site(house.root), house.memory_for_songs) as group:
+        house = replace(house, songs=group)
         work = asyncio.create_task(
             supervise(job, folder, house, post.say, redo_degraded=errand.redo_degraded)
         )
@@ -212,9 +212,7 @@ class _Door:
         self._ask("leave", self._node, song, self._errand)
 
 
-def _house(
-    errand: Errand, outputs: Outputs, door: _Door, group: cgroups.Songs | None, until: Until | None
-) -> House:
+def _house(errand: Errand, outputs: Outputs, door: _Door, until: Until | None) -> House:
     me = processes.me()
     processes.adopt_orphans()
     return House(
@@ -227,21 +225,9 @@ def _house(
         await_s=errand.await_s,
         epoch=errand.epoch,
         own=processes.children(),
-        memory=_memory(),
-        songs=group,
+        memory=memory_here(Path("/")),
         until=until,
     )
-
-
-def _memory() -> int | None:
-    return machine.usable_memory(probes.total_bytes(), cgroups.memory_limit(Path("/")))
-
-
-def _memory_for_songs() -> int | None:
-    from runner.verdict import for_songs
-
-    memory = _memory()
-    return None if memory is None else for_songs(memory)
 
 
 def _unpacked(errand: Errand, outputs: Outputs) -> Job:

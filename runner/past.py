@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -12,9 +11,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from runner import manifest
+from runner import manifest, steplog
 from runner.errors import ForeignFileError
-from runner.files import opened, read_json, read_message
+from runner.files import read_json, read_message
 from runner.foresight import MEASURED_STEPS, Decoder, Shown, pace
 from runner.messages import SCHEMA, Outcome, SongAnswer, SongRequest
 from runner.songfolder import Attempt, Outputs, SongFolder
@@ -98,7 +97,7 @@ def _pass_s(attempt: Attempt) -> float | None:
     """Seconds of a pass by the newest lines of the step log, of which the first has none before it."""
     steps = []
     with suppress(OSError, ForeignFileError):
-        for line in _tail(attempt.steps).splitlines():
+        for line in steplog.tail(attempt.steps, TAIL_BYTES).splitlines():
             with suppress(ValueError, KeyError, TypeError, OverflowError, RecursionError):
                 told = json.loads(line)
                 steps.append((float(told["seconds"]), float(told["passes"])))
@@ -238,7 +237,7 @@ class _Reached:
 def _last(attempt: Attempt) -> _Reached | None:
     """By the last line of the step log that is whole and has a t."""
     with suppress(OSError, ForeignFileError):
-        for line in reversed(_tail(attempt.steps).splitlines()):
+        for line in reversed(steplog.tail(attempt.steps, TAIL_BYTES).splitlines()):
             with suppress(ValueError, KeyError, TypeError, OverflowError, RecursionError):
                 told = json.loads(line)
                 t = float(told["t"])
@@ -253,13 +252,6 @@ def _left(told: dict[str, Any], t: float) -> float:
         if 0 <= left <= 1:
             return left
     return 1 - t
-
-
-def _tail(path: Path) -> str:
-    """The end of a text, with the newest of its lines. Raises OSError or ForeignFileError as `opened`."""
-    with opened(path) as file:
-        file.seek(max(0, os.fstat(file.fileno()).st_size - TAIL_BYTES))
-        return file.read(TAIL_BYTES).decode(errors="replace")
 
 
 def _reached(attempt: Attempt, requests: Mapping[int, SongRequest]) -> _Reached:

@@ -33,10 +33,16 @@ class Step:
 
 def read(log: Path) -> tuple[Step, ...]:
     """The newest steps, oldest first; lines that are torn or hold something else are passed over."""
-    with suppress(OSError, ForeignFileError), opened(log) as file:
-        file.seek(max(0, os.fstat(file.fileno()).st_size - TAIL_BYTES))
-        return tuple(_steps(file.read(TAIL_BYTES).decode(errors="replace")))
+    with suppress(OSError, ForeignFileError):
+        return tuple(_steps(tail(log, TAIL_BYTES)))
     return ()
+
+
+def tail(log: Path, most_bytes: int) -> str:
+    """The end of a log, with the newest of its lines. Raises OSError or ForeignFileError as `opened`."""
+    with opened(log) as file:
+        file.seek(max(0, os.fstat(file.fileno()).st_size - most_bytes))
+        return file.read(most_bytes).decode(errors="replace")
 
 
 def _steps(text: str) -> Iterator[Step]:

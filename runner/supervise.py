@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from runner import admission, cgroups, curve, foresight, manifest, probes, processes, verdict
+from runner import admission, cgroups, curve, foresight, machine, manifest, probes, processes, verdict
 from runner.admission import Entrance, Free, Need, Obstacle, Room
 from runner.curve import Curve
 from runner.errors import ForeignFileError
@@ -134,6 +134,11 @@ class House:
     def free(self, folder: Path) -> Free:
         """What there is now for the songs of that folder."""
         return Free(probes.available_bytes(), probes.disk_free_bytes(folder), self.memory_for_songs)
+
+
+def memory_here(root: Path) -> int | None:
+    """Bytes of RAM that songs here may count on, in a container those of the container; None: unknown."""
+    return machine.usable_memory(probes.total_bytes(), cgroups.memory_limit(root))
 
 
 async def supervise(
