@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 
@@ -18,6 +19,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def is_night(config: pytest.Config) -> bool:
     return "nightly" in config.getoption("markexpr") or os.environ.get("NIGHTLY") == "1"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # By day the same examples each time, so that a run says something of what was changed; at night new ones.
+    hypothesis.settings.register_profile("runner", derandomize=not is_night(config), deadline=None)
+    hypothesis.settings.load_profile("runner")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

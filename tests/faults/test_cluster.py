@@ -211,15 +211,16 @@ def test_a_song_whose_machine_dies_goes_on_elsewhere_from_its_checkpoint_and_is_
 def test_a_killed_driver_leaves_no_child_anywhere_and_the_same_command_makes_each_song_once(
     tmp_path: Path, machines: Machines
 ) -> None:
-    jobs = songs("steps 30 0.1", 2)
+    jobs = songs(LONG, 2)
     parent = batch(tmp_path, machines, jobs)
     wait_for(lambda: all_sing(parent, jobs))
     parent.kill()
     wait_for(lambda: not leftovers(parent.outputs))
-    again = batch(tmp_path, machines, jobs)
+    again = batch(tmp_path, machines, songs("steps 200 0.001", 2))
     assert again.wait() == 0
     for folder in folders(again, jobs):
         assert [each["cause"] for each in read_json(folder.manifest)["attempts"]] == ["lost", None]
+        assert steps_of(folder) <= 200  # what had come home was not made again
     assert_nothing_is_left(again)
 
 
