@@ -27,6 +27,9 @@ from runner.until import Until, clocks
 from runner.words import Change, size
 
 VIEW_EVERY_S = 1.0
+# A batch of a thousand songs takes long to write down; what changes sooner after that than so many times as
+# long waits for the next look.
+REST = 20
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -89,9 +92,10 @@ class _Queue:
 
 @dataclass(slots=True)
 class _Board:
-    """How every song of this batch stands; each change goes to batch.json.
+    """How every song of this batch stands; each change goes to batch.json, at once or at the next look.
 
-    held: are the outputs ours? problem: with batch.json. put_off: why a song was, if one was.
+    held: are the outputs ours? problem: with batch.json. put_off: why a song was, if one was. is_behind: is
+    batch.json? rests_until: monotonic.
     """
 
     outputs: Outputs
@@ -100,10 +104,14 @@ class _Board:
     songs: dict[str, QueuedSong] = field(default_factory=dict)
     problem: str = ""
     put_off: str = ""
+    is_behind: bool = False
+    rests_until: float = 0.0
 
     def put(self, song: QueuedSong) -> None:
         self.songs[song.song] = replace(song, duration=self.songs[song.song].duration)
-        self.write()
+        self.is_behind = True
+        if time.monotonic() >= self.rests_until:
+            self.write()
 
     def stop(self) -> None:
         """Say that the batch was asked to end."""
@@ -111,9 +119,10 @@ class _Board:
         self.write()
 
     def write(self, *, finished: float | None = None) -> None:
-        """A full disk must not end the batch: a running song may finish, the next change tries again."""
+        """A full disk must not end the batch: a running song may finish, the next look tries again."""
         if not self.held():
             return  # what lies here now is somebody else's
+        began, self.is_behind = time.monotonic(), False
         try:
             write_message(
                 self.outputs.batch,
@@ -121,9 +130,12 @@ class _Board:
             )
             self.problem = ""
         except OSError as error:
+            self.is_behind = True
             self.problem = (
                 f"{self.outputs.batch}: {error.strerror}; make room, then run the same command again"
             )
+        now = time.monotonic()
+        self.rests_until = now + REST * (now - began)
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,12 +188,14 @@ def run(
 
 
 def foresee(jobs: Sequence[Job], outputs: Outputs, options: Options) -> Outlook:
-    """What `run` would make, and when. Only reads."""
+    """What `run` would make, and when. Only reads. Raises ClusterError."""
     house = _informed(House(mark=""), outputs, options)
     epoch = _epoch(outputs) if options.force else 0.0
     songs, to_make = _sorted_out(jobs, outputs, options, epoch)
-    workers = _workers(to_make, outputs, options, house, None)
-    queue = _queue(to_make, workers, _share(workers, to_make), outputs, options, epoch)
+    with cluster.joined(options.cluster) as ray:
+        workers = _workers(to_make, outputs, options, house, ray)
+        threads = _threads(workers, to_make, ray)
+    queue = _queue(to_make, workers, threads, outputs, options, epoch)
     return _outlook(queue, songs, workers, house)
 
 
@@ -217,14 +231,16 @@ async def _run(
     head = Batch(me.pid, me.started, me.boot_id, time.time(), None, workers, [], epoch, until_wall=until_wall)
     board = _Board(outputs, head, held, songs)
     board.write()
-    threads = _share(workers, to_make) if ray is None else ray.threads()
+    threads = _threads(workers, to_make, ray)
     queue = _queue(to_make, workers, threads, outputs, options, epoch)
     if announce is not None and options.until is not None:
         announce(_outlook(queue, songs, workers, house))
     with _signals(house) as received, cgroups.held(site, house.memory_for_songs) as group:
         house = replace(house, songs=group)
-        async with _place(ray, house, to_make) as make:
-            songs_made = (_make(queue, outputs, house, board, options, make) for _ in range(workers))
+        async with _place(ray, house, to_make, outputs) as make:
+            # Where the night is planned, a song is sent when there is a place for it, and else ahead of that.
+            ahead = 1 if ray is None or options.until or options.workers else cluster.AHEAD
+            songs_made = (_make(queue, outputs, house, board, options, make) for _ in range(ahead * workers))
             makers = [asyncio.create_task(each) for each in songs_made]
             try:
                 await _watch(makers, queue, house, board, show)
@@ -264,14 +280,14 @@ async def _clear_up(outputs: Outputs, place: str, site: cgroups.Site | None) -> 
 
 @asynccontextmanager
 async def _place(
-    ray: cluster.Ray | None, house: House, to_make: Sequence[Job]
+    ray: cluster.Ray | None, house: House, to_make: Sequence[Job], outputs: Outputs
 ) -> AsyncIterator[Callable[..., Awaitable[QueuedSong]]]:
     """Where songs are made: here, or in the cluster."""
     if ray is None:
         yield supervise
         return
     models = {job.answer.model_hash: job.answer.model_folder for job in to_make}
-    async with cluster.opened(ray, house, models) as there:
+    async with cluster.opened(ray, house, models, outputs) as there:
         yield there.supervise
 
 
@@ -285,9 +301,7 @@ def _workers(
     if options.workers:
         return options.workers
     if ray is not None:
-        # Where the night is planned, a song has a place when its turn comes.
-        ahead = cluster.AHEAD if options.until is None else 1
-        return max(1, min(len(to_make), ahead * ray.places(ray.threads())))
+        return max(1, min(len(to_make), ray.places(ray.threads())))
     return default_workers(needs, free, cores=processes.usable_cores())
 
 
@@ -329,8 +343,10 @@ def _with_threads(jobs: Sequence[Job], threads: int) -> Iterator[Job]:
         yield replace(job, song=replace(job.song, threads=job.song.threads or threads))
 
 
-def _share(workers: int, to_make: Sequence[Job]) -> int:
-    """Of the cores here, for each of so many songs at once."""
+def _threads(workers: int, to_make: Sequence[Job], ray: cluster.Ray | None) -> int:
+    """For each song that names no number: a share of the cores here, or what machines of a cluster have."""
+    if ray is not None:
+        return ray.threads()
     return max(1, processes.usable_cores() // min(workers, max(1, len(to_make))))
 
 
@@ -463,6 +479,8 @@ async def _watch(
             if house.stopping.is_set() and not board.head.stopping:
                 board.stop()
             _take_out(queue, board)
+            if board.is_behind:
+                board.write()
             show()
             for task in makers:
                 if task.done():

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from runner import manifest
-from runner.check import check
-from runner.errors import CheckError, ClusterError, ForeignFileError, SpecError
+from runner.check import answered
+from runner.errors import CheckError, ClusterError, ForeignFileError
 from runner.files import read_json
 from runner.messages import SongAnswer
 from runner.spec import Song
@@ -45,21 +45,22 @@ def at_hand(job: Job, ask: Ask) -> Job:
     for model in (str(kept) if kept.exists() else job.song.model, str(kept)):
         song = replace(job.song, model=model)
         answer = _answer(song)
-        if isinstance(answer, SongAnswer) and answer.model_hash == wanted:
+        why = answer.problems[0] if answer.problems else "it is another one here"
+        if answer.model_hash == wanted:
+            if answer.problems:  # another copy of the model has them, too
+                raise ClusterError(f"{socket.gethostname()}: {why}")
             return _with(job, song, answer)
         if not kept.exists():
-            _fetch(wanted, kept, ask, why=answer if isinstance(answer, str) else "it is another one here")
-    raise ClusterError(
-        f"{socket.gethostname()}: {kept}: cannot sing: {answer}; remove it there and try again"
-    )
+            _fetch(wanted, kept, ask, why=why)
+    raise ClusterError(f"{socket.gethostname()}: {kept}: {why}; remove it there and try again")
 
 
-def _answer(song: Song) -> SongAnswer | str:
-    """How this machine would make it, or why it cannot."""
+def _answer(song: Song) -> SongAnswer:
+    """How this machine would make it. Raises ClusterError where its check fails."""
     try:
-        return check([song])[0]
-    except (SpecError, CheckError) as error:
-        return str(error).splitlines()[0]
+        return answered([song])[0]
+    except CheckError as error:
+        raise ClusterError(f"{socket.gethostname()}: {error}") from error
 
 
 def _with(job: Job, song: Song, answer: SongAnswer) -> Job:

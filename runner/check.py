@@ -35,8 +35,7 @@ def check(
 
     Raises SpecError with every problem of every song, CheckError if the child itself fails.
     """
-    questions = [_question(song, lines=lines) for song in songs]
-    answers = _ask(questions, worker, timeout_s)
+    answers = answered(songs, lines=lines, worker=worker, timeout_s=timeout_s)
     problems = [
         _problem(song, message)
         for song, answer in zip(songs, answers, strict=True)
@@ -51,6 +50,17 @@ def check(
                 "which is no song; mend the engine (docs/reference/worker.md)"
             )
     return answers
+
+
+def answered(
+    songs: Sequence[Song],
+    *,
+    lines: bool = False,
+    worker: Sequence[str] = WORKER,
+    timeout_s: float = TIMEOUT_S,
+) -> list[SongAnswer]:
+    """As `check`, with the problems in the answers. Raises CheckError alone."""
+    return _ask([_question(song, lines=lines) for song in songs], worker, timeout_s)
 
 
 def _problem(song: Song, message: str) -> Problem:

@@ -147,8 +147,6 @@ def batch(
     from runner.spec import Overrides, load
     from runner.until import until as ending
 
-    if plan and cluster is not None:
-        raise UsageError("--plan: is of this machine; leave --cluster out")
     if json and not plan:
         raise UsageError("--json: goes with --plan; `runner status --json` tells of a batch that runs")
     ends = None if until is None else ending(until)

@@ -18,13 +18,15 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from runner import __version__, heartbeat, parcels, past, processes
+from runner import spool as spools
 from runner.admission import SONG_CORES
 from runner.desk import Desk, Letter
 from runner.errors import ClusterError, ForeignFileError, RunnerError
 from runner.files import is_full, read_json
 from runner.messages import FINAL_STATES, QueuedSong
 from runner.node import Errand, sing
-from runner.songfolder import SongFolder
+from runner.songfolder import Outputs, SongFolder
+from runner.spool import Spool
 from runner.supervise import STOPPED, WORKER, House, Job, need_of
 
 CARRY_EVERY_S = 0.5
@@ -81,6 +83,10 @@ class Ray:
         cores = min(threads, max(self._each("CPU"), default=threads))
         task = self.ray.remote(sing).options(num_cpus=cores, memory=memory, max_retries=0)
         return task.remote(errand, desk)
+
+    def lend(self, thing: object) -> Any:
+        """A reference by which whoever needs it can have it, as long as the reference is held."""
+        return self.ray.put(thing)
 
     def give_up(self, task: Any) -> None:
         with suppress(Exception):  # it may have ended, with its cluster
@@ -145,9 +151,9 @@ class _Away:
 class Cluster:
     """The batch's songs elsewhere. Its `supervise` is there what supervise.supervise is at home."""
 
-    def __init__(self, ray: Ray, house: House, models: Mapping[str, str]) -> None:
+    def __init__(self, ray: Ray, house: House, models: Mapping[str, str], spool: Spool) -> None:
         """models: folder of each bundle, by its hash."""
-        self._ray, self._house = ray, house
+        self._ray, self._house, self._spool = ray, house, spool
         self._desk = ray.desk(models, house.left_s)
         self._away: dict[str, _Away] = {}
         self._number = 0
@@ -193,7 +199,7 @@ class Cluster:
         """One errand, from here and back; None: it was lost with its machine, or given up."""
         self._number += 1
         number, song = self._number, folder.id
-        errand = _packed(job, folder, self._house, number, redo_degraded=redo_degraded)
+        errand = self._packed(job, folder, number, redo_degraded=redo_degraded)
         need = need_of(job, job.plan, self._house.shown, None)
         away = self._away[song] = _Away(job, number, folder, say)
         task = None
@@ -214,8 +220,10 @@ class Cluster:
         finally:
             if task is not None:
                 self._ray.give_up(task)
-            self._away.pop(song, None)
+            async with self._fetching:  # so that no letter of it is just being opened
+                self._away.pop(song, None)
             folder.heartbeat.unlink(missing_ok=True)  # of a process that nobody here knows
+            self._spool.clear(number)
             with suppress(self._ray.died):
                 await _answer(self._desk.back.remote(song))
         return None if ended is None else self._at_home(job, folder, ended)
@@ -302,7 +310,7 @@ class Cluster:
         full = None
         for song, away in list(self._away.items()):
             try:
-                self._open_all(away)
+                await self._open_all(away)
             except (OSError, ForeignFileError) as error:
                 if isinstance(error, OSError) and is_full(error):
                     full = error
@@ -312,18 +320,40 @@ class Cluster:
                 await _answer(self._desk.stop.remote(song))
         return full
 
-    def _open_all(self, away: _Away) -> None:
+    async def _open_all(self, away: _Away) -> None:
         while away.letters:
-            letter = away.letters[0]
-            for parcel in letter.parcels:
-                parcels.put(away.folder.folder, _as_here(parcel, away.job))
-            if any(parcel.name == away.folder.heartbeat.name for parcel in letter.parcels):
-                with suppress(OSError, ForeignFileError):
-                    heartbeat.relay(away.folder.heartbeat, self._me)
-            for said in letter.said:
+            # A disk takes its time; Ctrl-C and other songs do not wait for it.
+            await asyncio.to_thread(self._unpack, away)
+            for said in away.letters.pop(0).said:
                 if said.state not in FINAL_STATES:
                     away.say(said)
-            away.letters.pop(0)
+
+    def _unpack(self, away: _Away) -> None:
+        """Put what is in the first letter where it belongs. What was put is not put again after an error."""
+        while waiting := away.letters[0].parcels:
+            parcels.put(away.folder.folder, _as_here(waiting[0], away.job), self._spool)
+            if waiting[0].name == away.folder.heartbeat.name:
+                with suppress(OSError, ForeignFileError):
+                    heartbeat.relay(away.folder.heartbeat, self._me)
+            away.letters[0] = replace(away.letters[0], parcels=waiting[1:])
+
+    def _packed(self, job: Job, folder: SongFolder, number: int, *, redo_degraded: bool) -> Errand:
+        house, sounds = self._house, _sounds(job)
+        return Errand(
+            version=__version__,
+            number=number,
+            job=job,
+            folder=tuple(parcels.pack(folder.folder)),
+            spool=self._spool,
+            sounds=self._ray.lend(sounds) if sounds else None,
+            redo_degraded=redo_degraded,
+            worker=() if house.worker == WORKER else house.worker,
+            tick_s=house.tick_s,
+            grace_s=house.grace_s,
+            thrash_s=house.thrash_s,
+            await_s=house.await_s,
+            epoch=house.epoch,
+        )
 
 
 async def _answer(reference: Any) -> Any:
@@ -332,34 +362,25 @@ async def _answer(reference: Any) -> Any:
 
 
 @asynccontextmanager
-async def opened(ray: Ray, house: House, models: Mapping[str, str]) -> AsyncIterator[Cluster]:
+async def opened(
+    ray: Ray, house: House, models: Mapping[str, str], outputs: Outputs
+) -> AsyncIterator[Cluster]:
     """The batch's songs elsewhere, with somebody who fetches and carries for them. models: as Cluster's."""
-    there = Cluster(ray, house, models)
-    carrier = asyncio.create_task(there.carry())
-    try:
-        yield there
-    finally:
-        carrier.cancel()
-        with suppress(asyncio.CancelledError):
-            await carrier
+    with spools.opened(outputs) as spool:
+        there = Cluster(ray, house, models, spool)
+        carrier = asyncio.create_task(there.carry())
+        try:
+            yield there
+        finally:
+            carrier.cancel()
+            with suppress(asyncio.CancelledError):
+                await carrier
 
 
-def _packed(job: Job, folder: SongFolder, house: House, number: int, *, redo_degraded: bool) -> Errand:
-    sounds = {"style_audio": job.song.style_audio, "edit_source": job.song.edit_source}
-    return Errand(
-        version=__version__,
-        number=number,
-        job=job,
-        folder=tuple(parcels.pack(folder.folder)),
-        sounds={name: (path.name, path.read_bytes()) for name, path in sounds.items() if path is not None},
-        redo_degraded=redo_degraded,
-        worker=() if house.worker == WORKER else house.worker,
-        tick_s=house.tick_s,
-        grace_s=house.grace_s,
-        thrash_s=house.thrash_s,
-        await_s=house.await_s,
-        epoch=house.epoch,
-    )
+def _sounds(job: Job) -> dict[str, tuple[str, bytes]]:
+    """The clip and the sound to edit, where the song has them: each file's name, and its bytes."""
+    places = {"style_audio": job.song.style_audio, "edit_source": job.song.edit_source}
+    return {name: (path.name, path.read_bytes()) for name, path in places.items() if path is not None}
 
 
 def _as_here(parcel: parcels.Parcel, job: Job) -> parcels.Parcel:

@@ -254,9 +254,9 @@ class SongAnswer:
     """How a song will be made: everything open in the question is decided. problems: why it can't be made.
 
     grid: points of the steps where the model was tuned, None for the sampler's own. model_hash: of the
-    bundle's files, which lie in model_folder. choice: why these steps and guidance, in words for people.
-    private_bytes, mapped_bytes: memory that the song will have for itself, and its model's files, which all
-    songs of it share. lines: of its lyrics, where they were asked for.
+    bundle's files, which lie in model_folder; empty where there is none. choice: why these steps and
+    guidance, in words for people. private_bytes, mapped_bytes: memory that the song will have for itself, and
+    its model's files, which all songs of it share. lines: of its lyrics, where they were asked for.
 
     passes: of the transformer, for one step in all windows. pass_flops, decode_flops: the work of one, and
     of decoding the song. pass_core_s: seconds of one on one core, as reckoned. decoder_speed,

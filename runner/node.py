@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,8 @@ from runner.errors import ClusterError
 from runner.messages import QueuedSong
 from runner.processes import Identity
 from runner.songfolder import Outputs, SongFolder
-from runner.supervise import WORKER, House, Job, end_strays, memory_here, supervise
+from runner.spool import Spool
+from runner.supervise import WORKER, House, Job, end_strays, is_as_checked, memory_here, supervise
 from runner.until import Until, clocks
 
 # As often as people look.
@@ -34,17 +36,18 @@ WORD_EVERY_S = 1.0
 class Errand:
     """A song that is sent to another machine.
 
-    number: grows with each errand of its batch. folder: what it needs of the song's folder. sounds: the clip
-    and the sound to edit, by the names of the song's fields: the file's name, and its bytes. worker: the
-    engine's command; without one the runner's own, which every machine has somewhere else. The rest is as in
-    House.
+    number: grows with each errand of its batch. folder: what it needs of the song's folder. spool: where
+    large files may be left. sounds: Ray's reference to the clip and the sound to edit, by the names of the
+    song's fields: the file's name, and its bytes. worker: the engine's command; without one the runner's own,
+    which every machine has somewhere else. The rest is as in House.
     """
 
     version: str
     number: int
     job: Job
     folder: tuple[parcels.Parcel, ...]
-    sounds: Mapping[str, tuple[str, bytes]]
+    spool: Spool
+    sounds: Any
     redo_degraded: bool
     worker: tuple[str, ...]
     tick_s: float
@@ -83,7 +86,7 @@ async def _sing(errand: Errand, outputs: Outputs, ask: Ask, node: str) -> Queued
     post = _Post(ask, errand, folder)
     if (await post.send()).stop:  # it has arrived, and is not wanted any more
         return QueuedSong(folder.id, "interrupted" if folder.attempts() else "left")
-    job = _unpacked(errand, outputs)
+    job = errand.job if is_as_checked(errand.job) else await asyncio.to_thread(_unpacked, errand, outputs)
     if not errand.worker:
         job = await asyncio.to_thread(bundles.at_hand, job, ask)
     house = _house(errand, outputs, _Door(ask, node, errand.number), _until(ask))
@@ -132,6 +135,7 @@ class _Post:
 
     def __init__(self, ask: Ask, errand: Errand, folder: SongFolder) -> None:
         self._ask, self._errand, self._folder = ask, errand, folder
+        self._leave = partial(errand.spool.leave, errand=errand.number) if errand.spool.is_here() else None
         self._seen = self._next = parcels.stamps(folder.folder)
         self._said: list[QueuedSong] = []
         self._letter: Letter | None = None
@@ -143,7 +147,9 @@ class _Post:
     async def send(self) -> Reply:
         """What has changed since the last letter that was taken; also an empty letter has an answer."""
         if self._letter is None:
-            new, self._next = await asyncio.to_thread(parcels.changes, self._folder.folder, self._seen)
+            new, self._next = await asyncio.to_thread(
+                parcels.changes, self._folder.folder, self._seen, self._leave
+            )
             said, self._said = self._said, []
             self._letter = Letter(self._folder.id, self._errand.number, tuple(said), tuple(new))
         reply: Reply = await asyncio.to_thread(self._ask, "leave_word", self._letter)
@@ -231,9 +237,12 @@ def _house(errand: Errand, outputs: Outputs, door: _Door, until: Until | None) -
 
 
 def _unpacked(errand: Errand, outputs: Outputs) -> Job:
-    """The job, with its sounds where they lie here."""
+    """The job, with its sounds fetched. Not called where this machine sees those that were checked."""
+    import ray
+
     places: dict[str, Any] = {}
-    for name, (file, content) in errand.sounds.items():
+    sounds: Mapping[str, tuple[str, bytes]] = ray.get(errand.sounds)
+    for name, (file, content) in sounds.items():
         place = outputs.folder / ".inputs" / name / Path(file).name
         place.parent.mkdir(parents=True)
         place.write_bytes(content)

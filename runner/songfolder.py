@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -178,8 +179,14 @@ class Outputs:
         """The same page with the sounds in it."""
         return self.folder / "report-to-send.html"
 
+    def spool(self, token: str) -> Path:
+        """Where machines of a cluster leave large files for the batch; see `spool`."""
+        return self.folder / f".spool-{token}"
+
     def clean(self) -> None:
-        """Remove what a killed parent left half-written. For who holds the lock."""
+        """Remove what a killed parent left half-written, or untaken. For who holds the lock."""
+        for folder in self.folder.glob(".spool-*"):
+            shutil.rmtree(folder, ignore_errors=True)
         for name in (self.batch.name, self.report.name, self.report_to_send.name):
             for path in self.folder.glob(f".{name}.*.tmp"):
                 path.unlink(missing_ok=True)

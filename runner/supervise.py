@@ -172,7 +172,7 @@ async def supervise(
             checkpoint_t=past.checkpoint_t,
             out_of_time=left_s is not None and left_s <= 0,
         )
-        if isinstance(plan, Plan) and not _as_checked(job):
+        if isinstance(plan, Plan) and not is_as_checked(job):
             words = "its clip or the sound to edit has changed since the check; run the same command again"
             plan = GiveUp("bad-input", words)
         if isinstance(plan, GiveUp):
@@ -216,7 +216,7 @@ def earlier(job: Job, folder: SongFolder, epoch: float, since: int, *, redo_degr
     return Past(seed=past.seed) if isinstance(spent, GiveUp) else past
 
 
-def _as_checked(job: Job) -> bool:
+def is_as_checked(job: Job) -> bool:
     """Are the sounds that the song is made from still those that were checked, maybe hours ago?"""
     if job.song.style_audio is None and job.song.edit_source is None:
         return True

@@ -102,16 +102,18 @@ def _answer(question: SongQuestion) -> SongAnswer:
     from diffrhythm import bundle, precision, presets, tuning
     from diffrhythm.generate import Request, inspect
 
+    found = ""
     try:
         chosen = presets.preset("standard" if question.preset == "auto" else question.preset)
         model = bundle.load(question.model)
+        found = model.hash
         plan = inspect(model, Request(**_asked(question) | _run(question, chosen)))
         tuned = tuning.found(model)
     except DiffRhythmError as error:
-        return SongAnswer(question.song, problems=str(error).splitlines(), warnings=[])
+        return SongAnswer(question.song, problems=str(error).splitlines(), warnings=[], model_hash=found)
     except OSError as error:
         words = f"{error.strerror}: {error.filename}; make it readable and writable, or set XDG_CACHE_HOME"
-        return SongAnswer(question.song, problems=[words], warnings=[])
+        return SongAnswer(question.song, problems=[words], warnings=[], model_hash=found)
     if question.preset == "auto":
         chosen = _auto(model, plan)
     run = _run(question, chosen)

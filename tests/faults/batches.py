@@ -137,19 +137,30 @@ def torn(outputs: Outputs) -> list[Path]:
 class Parent:
     """A batch in a process of its own, so that it can be killed."""
 
-    def __init__(self, tmp_path: Path, jobs: list[Job], *, group: Path | None = None, **options: Any) -> None:
+    def __init__(
+        self,
+        tmp_path: Path,
+        jobs: list[Job],
+        *,
+        group: Path | None = None,
+        apart: bool = False,
+        **options: Any,
+    ) -> None:
         """options: of batch.Options and of the house; worker: the command of another child than CHILD;
         patience_s: without a beat, by phase; until_s: how long the batch may run; around_s: what a song
         is taken to need for its start.
 
-        group: cgroup.procs of the control group in which it is started.
+        group: cgroup.procs of the control group in which it is started. apart: no other process sees its
+        outputs under their name, as on another machine.
         """
         tmp_path.mkdir(exist_ok=True)
         self.outputs = Outputs(tmp_path / "outputs")
+        named = tmp_path / "apart" if apart else self.outputs.folder
+        around = alone_with(self.outputs.folder, named) if apart else []
         self._paper = tmp_path / "jobs.json"
         self._paper.write_text(json.dumps({"jobs": [_plain(j) for j in jobs], "options": options}))
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.faults.parent", str(self._paper), str(self.outputs.folder)],
+            [*around, sys.executable, "-m", "tests.faults.parent", str(self._paper), str(named)],
             cwd=ROOT,
             stderr=subprocess.PIPE,
             text=True,
@@ -167,6 +178,14 @@ class Parent:
         _, err = self.process.communicate(timeout=timeout_s)
         self.err = err
         return self.process.returncode
+
+
+def alone_with(folder: Path, name: Path) -> list[str]:
+    """A command before another, which alone sees folder under that name, too. For whoever may mount."""
+    folder.mkdir(exist_ok=True)
+    name.mkdir(exist_ok=True)
+    mounted = 'mount --bind "$1" "$2" && shift 2 && exec "$@"'
+    return ["unshare", "--mount", "sh", "-c", mounted, "sh", str(folder), str(name)]
 
 
 def _plain(job: Job) -> dict[str, Any]:

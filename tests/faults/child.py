@@ -2,6 +2,7 @@
 
 Runs in the worker's place: `python child.py REQUEST`. The words:
     steps N SECONDS      N steps of that length, each with a beat and a checkpoint (a text file with its step)
+    pad KIB              every sound and checkpoint from here on is so much longer
     hang                 sleep for ever, with an alive thread that goes on beating
     freeze               stop all threads (SIGSTOP)
     spin                 compute for ever without progress
@@ -101,6 +102,7 @@ class Child:
         self.kept: list[bytearray] = []
         self.paces_s: list[float] = []
         self.step = 0
+        self.padding = b""
         if r.checkpoint is not None:
             with suppress(ValueError):  # half a checkpoint costs its steps, as with the worker
                 self.step = int(Path(r.checkpoint).read_text())
@@ -121,7 +123,7 @@ class Child:
 
     def finish(self, degraded: str | None = None) -> None:
         sound = self.attempt.audio(self.request.format)
-        content = f"{self.request.seed} {self.step}".encode()
+        content = f"{self.request.seed} {self.step}".encode() + self.padding
         write_bytes(sound, content)
         if self.request.density < self.request.steps:
             degraded = f"{self.request.density} steps instead of {self.request.steps}"
@@ -141,7 +143,7 @@ class Child:
         while self.step < total:
             time.sleep(float(seconds))
             self.step += 1
-            write_bytes(self.attempt.checkpoint, str(self.step).encode())
+            write_bytes(self.attempt.checkpoint, str(self.step).encode() + self.padding)
             t = self.step / total
             with self.attempt.steps.open("a") as log:
                 line = {"step": self.step, "steps": total, "t": t, "seconds": float(seconds)}
@@ -223,6 +225,9 @@ class Child:
         self.do_eat(mib)
         while True:
             self.touch(64)
+
+    def do_pad(self, kib: str) -> None:
+        self.padding = b" " * (int(kib) << 10)
 
     def do_touch(self, count: str, mib: str) -> None:
         for _ in range(int(count)):

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -13,9 +16,10 @@ from typing import Any
 
 import pytest
 
-from runner import processes, status
+from runner import manifest, processes, status
 from runner.files import read_json
 from runner.songfolder import Outputs, SongFolder
+from runner.spool import LARGE
 from runner.supervise import Job
 from tests.faults.batches import ROOT, Parent, causes, densities, job, known, outcomes, state, torn, wait_for
 
@@ -125,7 +129,16 @@ def assert_nothing_is_left(parent: Parent) -> None:
     assert torn(parent.outputs) == []
 
 
-def test_songs_end_as_they_would_at_home(tmp_path: Path, machines: Machines) -> None:
+@pytest.fixture(params=["shared", "apart"])
+def apart(request: pytest.FixtureRequest) -> bool:
+    """Whether no machine sees the outputs of the one that the batch is called on."""
+    is_apart: bool = request.param == "apart"
+    if is_apart and subprocess.run(["unshare", "--mount", "true"], check=False).returncode != 0:
+        pytest.skip("may not unshare mounts")
+    return is_apart
+
+
+def test_songs_end_as_they_would_at_home(tmp_path: Path, machines: Machines, apart: bool) -> None:
     jobs = [
         *songs(SHORT, 2),
         job("fail bad-input", name="bad", threads=1),
@@ -134,7 +147,7 @@ def test_songs_end_as_they_would_at_home(tmp_path: Path, machines: Machines) -> 
         job("only 1\nsteps 3 0.01\nspin", name="slow", threads=1, timeout_s=3.0),
         job("only 1\nsteps 3 0.01\neat 200\nhang", name="large", threads=1, memory_bytes=100 * 2**20),
     ]
-    there, here = batch(tmp_path / "there", machines, jobs), Parent(tmp_path / "here", jobs)
+    there, here = batch(tmp_path / "there", machines, jobs, apart=apart), Parent(tmp_path / "here", jobs)
     assert (there.wait(), here.wait()) == (1, 1)
     for afar, near in zip(folders(there, jobs), folders(here, jobs), strict=True):
         assert (state(afar), causes(afar)) == (state(near), causes(near))
@@ -143,6 +156,31 @@ def test_songs_end_as_they_would_at_home(tmp_path: Path, machines: Machines) -> 
         left = [{file.name for file in folder.folder.rglob("*") if file.is_file()} for folder in (afar, near)]
         assert left[0] | {"heartbeat.json"} == left[1] | {"heartbeat.json"}
     assert_nothing_is_left(there)
+
+
+def test_large_files_go_through_the_outputs_where_machines_see_them_and_through_ray_elsewhere(
+    tmp_path: Path, machines: Machines, apart: bool
+) -> None:
+    jobs = songs(f"pad {LARGE >> 10}\nsteps 40 0.1", 2)
+    parent = batch(tmp_path, machines, jobs, apart=apart)
+    seen: set[str] = set()
+
+    def handed_over() -> set[str]:
+        seen.update(file.name for file in parent.outputs.folder.glob(".spool-*/*"))
+        return seen
+
+    if apart:
+        wait_for(lambda: handed_over() or parent.process.poll() is not None, timeout_s=120.0)
+        assert not seen
+    else:
+        wait_for(handed_over, timeout_s=120.0)
+    assert parent.wait() == 0
+    for folder in folders(parent, jobs):
+        assert state(folder) == "done"
+        assert folder.audio("wav").stat().st_size > LARGE
+        assert manifest.sha256(folder.audio("wav")) == read_json(folder.manifest)["sha256"]
+    assert list(parent.outputs.folder.glob(".spool-*")) == []
+    assert_nothing_is_left(parent)
 
 
 def test_whoever_watches_sees_each_song_move_by_the_clock_of_his_own_machine_and_can_stop_one(
@@ -189,10 +227,10 @@ def test_ctrl_c_ends_what_sings_anywhere_leaves_the_rest_and_the_same_command_go
 
 
 def test_a_song_whose_machine_dies_goes_on_elsewhere_from_its_checkpoint_and_is_not_charged(
-    tmp_path: Path, machines: Machines
+    tmp_path: Path, machines: Machines, apart: bool
 ) -> None:
-    jobs = songs("steps 40 0.1", 4, attempts=1)
-    parent = batch(tmp_path, machines, jobs)
+    jobs = songs("steps 80 0.1", 4, attempts=1)
+    parent = batch(tmp_path, machines, jobs, apart=apart)
     wait_for(lambda: all_sing(parent, jobs))
     machines.kill(machines.nodes[0])
     machines.have(2)
@@ -216,11 +254,13 @@ def test_a_killed_driver_leaves_no_child_anywhere_and_the_same_command_makes_eac
     wait_for(lambda: all_sing(parent, jobs))
     parent.kill()
     wait_for(lambda: not leftovers(parent.outputs))
+    assert len(list(parent.outputs.folder.glob(".spool-*"))) == 1
     again = batch(tmp_path, machines, songs("steps 200 0.001", 2))
     assert again.wait() == 0
     for folder in folders(again, jobs):
         assert [each["cause"] for each in read_json(folder.manifest)["attempts"]] == ["lost", None]
         assert steps_of(folder) <= 200  # what had come home was not made again
+    assert list(parent.outputs.folder.glob(".spool-*")) == []
     assert_nothing_is_left(again)
 
 
@@ -247,6 +287,19 @@ def test_machines_that_die_at_random_lose_no_song_and_make_none_twice(
         assert [end for end in causes(folder) if end is None] == [None]
         assert {outcome["cause"] for outcome in outcomes(folder)} <= {None, "interrupted"}
     assert_nothing_is_left(parent)
+
+
+def test_a_plan_counts_the_places_of_all_machines(tmp_path: Path, machines: Machines) -> None:
+    song = "  - {name: NAME, style: pop song, duration: 4, steps: 4, threads: 1}\n"
+    file = tmp_path / "night.yaml"
+    file.write_text("model: demo\nsongs:\n" + "".join(song.replace("NAME", name) for name in "abcdef"))
+    command = [sys.executable, "-m", "runner", "batch", str(file), "--out", str(tmp_path / "outputs")]
+    command += ["--cluster", machines.address, "--plan", "--json"]
+    said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert said.returncode == 0, said.stderr
+    begins = sorted(song["begin_s"] for song in json.loads(said.stdout)["songs"])
+    assert [begin > 0 for begin in begins] == [False] * 4 + [True] * 2
+    assert not (tmp_path / "outputs").exists()
 
 
 def test_a_cluster_that_cannot_be_reached_is_told_in_one_line(tmp_path: Path) -> None:

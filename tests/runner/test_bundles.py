@@ -86,6 +86,14 @@ def test_a_model_that_was_damaged_on_its_way_is_not_kept(cache: Path, bundle: Pa
     assert bundles.at_hand(job, Asked(job)).song.model  # the next song fetches it again
 
 
+def test_for_a_song_that_no_copy_of_the_model_could_sing_none_is_fetched(cache: Path) -> None:
+    job = wanting("demo", DEMO)
+    ask = Asked(job)
+    with pytest.raises(ClusterError, match="500"):
+        bundles.at_hand(replace(job, song=replace(job.song, duration=500.0)), ask)
+    assert ask.count == 0
+
+
 def test_where_nobody_can_give_it_the_error_says_what_to_do(cache: Path, bundle: Path) -> None:
     job = wanting("/nowhere/mine", bundle)
     shutil.rmtree(bundle)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import io
 from collections.abc import Coroutine
 from concurrent.futures import Future
 from pathlib import Path
@@ -12,10 +13,11 @@ from typing import Any
 
 import pytest
 
-from runner.cluster import Cluster, Ray, _Away, _packed
+from runner.cluster import Cluster, Ray, _Away
 from runner.desk import Desk, Letter
 from runner.parcels import Parcel
 from runner.songfolder import Outputs, SongFolder
+from runner.spool import Spool
 from runner.supervise import WORKER, House
 from tests.faults.batches import job
 
@@ -56,9 +58,19 @@ def far() -> Far:
 
 
 @pytest.fixture
-def there(far: Far) -> Cluster:
-    ray = SimpleNamespace(desk=lambda models, left_s: far, died=RayError)
-    return Cluster(ray, House(mark="", await_s=0.2), {})  # type: ignore[arg-type]
+def spool(tmp_path: Path) -> Spool:
+    (tmp_path / "spool").mkdir()
+    return Spool(tmp_path / "spool")
+
+
+def cluster(far: Far, spool: Spool, **house: Any) -> Cluster:
+    ray = SimpleNamespace(desk=lambda models, left_s: far, died=RayError, lend=lambda thing: thing)
+    return Cluster(ray, House(mark="", await_s=0.2, **house), {}, spool)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def there(far: Far, spool: Spool) -> Cluster:
+    return cluster(far, spool)
 
 
 def away(there: Cluster, far: Far, folder: SongFolder) -> _Away:
@@ -146,11 +158,41 @@ def test_a_folder_that_was_removed_is_not_made_again_and_costs_no_other_song(
 
 
 def test_every_machine_finds_our_worker_by_its_own_python_and_an_engine_as_it_was_named(
-    folder: SongFolder,
+    far: Far, spool: Spool, folder: SongFolder
 ) -> None:
     for worker, sent in ((WORKER, ()), (("/bin/mine", "sing"), ("/bin/mine", "sing"))):
-        house = House(mark="", worker=worker)
-        assert _packed(job(""), folder, house, 1, redo_degraded=False).worker == sent
+        there = cluster(far, spool, worker=worker)
+        assert there._packed(job(""), folder, 1, redo_degraded=False).worker == sent
+
+
+def test_what_lies_in_the_spool_is_taken_once_though_its_letter_is_opened_twice(
+    far: Far, small_disk: Path
+) -> None:
+    folder, spool = Outputs(small_disk / "outputs").song("night/song"), Spool(small_disk / "spool")
+    folder.prepare()
+    spool.folder.mkdir()
+    there = cluster(far, spool)
+    song = away(there, far, folder)
+    left = spool.leave(io.BytesIO(b"sound"), 1)
+    assert left is not None
+    parcels = (
+        Parcel("song.wav", b"", left=left),
+        Parcel("spectrogram.png", bytes(10**5)),
+        Parcel("song.json", b"{}"),
+    )
+    far.desk.leave_word(Letter(folder.id, 1, parcels=parcels))
+    filler = small_disk / "filler"
+    filler.write_bytes(bytes(15 * 10**4))
+
+    async def twice() -> None:
+        assert await there._collect() is not None
+        filler.unlink()
+        await there._emptied(song)
+
+    run(twice())
+    assert folder.audio("wav").read_bytes() == b"sound"
+    assert {path.name for path in folder.folder.iterdir()} == {"song.wav", "spectrogram.png", "song.json"}
+    assert list(spool.folder.iterdir()) == []
 
 
 def ray(*cores: int) -> tuple[Ray, list[dict[str, Any]]]:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from runner import parcels
 from runner.errors import ForeignFileError
 from runner.parcels import Parcel
+from runner.spool import LARGE, Spool
 
 
 @pytest.fixture
@@ -155,3 +156,35 @@ def test_a_log_is_not_written_through_a_link(there: Path, tmp_path: Path) -> Non
     with pytest.raises(OSError, match="symbolic"):
         parcels.put(there, Parcel("worker.log", b"theirs"))
     assert (tmp_path / "mine").read_text() == "mine"
+
+
+def test_a_large_file_is_left_in_a_folder_that_both_see_and_moved_from_there(
+    here: Path, there: Path, tmp_path: Path
+) -> None:
+    spool = Spool(tmp_path / "spool")
+    spool.folder.mkdir()
+    sound, log, paper = bytes(LARGE), b"x" * LARGE, b"{}"
+    (here / "song.wav").write_bytes(sound)
+    (here / "attempts/1/worker.log").write_bytes(log)
+    (here / "song.json").write_bytes(paper)
+    new, _ = parcels.changes(here, {}, lambda file: spool.leave(file, 1))
+    assert {parcel.name: len(parcel.data or b"") for parcel in new} == {
+        "song.wav": 0,
+        "attempts/1/worker.log": LARGE,
+        "song.json": 2,
+    }
+    for parcel in new:
+        parcels.put(there, parcel, spool)
+    assert content(there) == content(here)
+    assert list(spool.folder.iterdir()) == []
+
+
+def test_what_cannot_be_left_is_in_the_parcel_itself(here: Path) -> None:
+    (here / "song.wav").write_bytes(bytes(LARGE))
+    new, _ = parcels.changes(here, {}, lambda file: None if file.read(10) else "")
+    assert new == [Parcel("song.wav", bytes(LARGE))]
+
+
+def test_what_was_left_for_somebody_else_is_refused(there: Path) -> None:
+    with pytest.raises(ForeignFileError, match="not there"):
+        parcels.put(there, Parcel("song.wav", b"", left="1-0123456789abcdef"))
