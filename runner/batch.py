@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import signal
 import time
 import traceback
@@ -301,7 +302,8 @@ def _workers(
     if options.workers:
         return options.workers
     if ray is not None:
-        return max(1, min(len(to_make), ray.places(ray.threads())))
+        each = [job.song.threads or ray.threads() for job in to_make] or [ray.threads()]
+        return max(1, min(len(to_make), ray.places(math.ceil(sum(each) / len(each)))))
     return default_workers(needs, free, cores=processes.usable_cores())
 
 

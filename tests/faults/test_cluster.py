@@ -293,12 +293,13 @@ def test_a_plan_counts_the_places_of_all_machines(tmp_path: Path, machines: Mach
     song = "  - {name: NAME, style: pop song, duration: 4, steps: 4, threads: 1}\n"
     file = tmp_path / "night.yaml"
     file.write_text("model: demo\nsongs:\n" + "".join(song.replace("NAME", name) for name in "abcdef"))
-    command = [sys.executable, "-m", "runner", "batch", str(file), "--out", str(tmp_path / "outputs")]
+    command = [sys.executable, "-m", "runner.cli", "batch", str(file), "--out", str(tmp_path / "outputs")]
     command += ["--cluster", machines.address, "--plan", "--json"]
     said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert said.returncode == 0, said.stderr
-    begins = sorted(song["begin_s"] for song in json.loads(said.stdout)["songs"])
-    assert [begin > 0 for begin in begins] == [False] * 4 + [True] * 2
+    plan = json.loads(said.stdout)
+    waits_s = sorted(song["start_wall"] - plan["taken_wall"] for song in plan["songs"])
+    assert [wait_s > 0 for wait_s in waits_s] == [False] * 4 + [True] * 2
     assert not (tmp_path / "outputs").exists()
 
 
