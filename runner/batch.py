@@ -287,7 +287,8 @@ def _workers(
     if ray is not None:
         # Where the night is planned, a song has a place when its turn comes.
         ahead = cluster.AHEAD if options.until is None else 1
-        return max(1, min(len(to_make), ahead * ray.places(ray.threads())))
+        gpus = min((job.answer.gpus for job in to_make), default=0)
+        return max(1, min(len(to_make), ahead * ray.places(ray.threads(), gpus)))
     return default_workers(needs, free, cores=processes.usable_cores())
 
 
