@@ -36,7 +36,7 @@ class Need:
     """What an attempt will have at its most, in bytes.
 
     private: memory of its own. mapped: files in memory that all songs of one model share. disk: in the
-    outputs. alone: no other attempt beside it.
+    outputs. alone: no other attempt beside it. gpus: how many it is made on.
     """
 
     private: int = 0
@@ -44,17 +44,20 @@ class Need:
     model: str = ""
     disk: int = 0
     alone: bool = False
+    gpus: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Free:
     """Bytes that there are now; None: cannot be told. for_songs: memory that all of them together may have,
-    which in a container is less than the machine's.
+    which in a container is less than the machine's. gpu: there is one; which of several a song takes is its
+    engine's choice, so that two songs may take the same.
     """
 
     memory: int | None = None
     disk: int | None = None
     for_songs: int | None = None
+    gpu: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +113,8 @@ def obstacle(need: Need, others: Collection[Guest], free: Free, places: int) -> 
         return Obstacle("turn", "waits to be alone")
     if len(others) >= places:
         return Obstacle("turn", f"waits for its turn: {places} at once, since memory ran out")
+    if free.gpu and need.gpus and any(other.need.gpus for other in others):
+        return Obstacle("turn", "waits for the GPU")
     memory = _memory_wanted(need, others)
     if free.memory is not None and free.memory < memory and (others or _could_be_had(memory, free)):
         return Obstacle("memory", f"waits for memory: {size(memory)} needed, {size(free.memory)} free")

@@ -49,6 +49,11 @@ def check(
                 f"{answer.song}: the check answered with {answer.duration:g} s in {answer.steps} steps, "
                 "which is no song; mend the engine (docs/reference/worker.md)"
             )
+        if answer.gpus < 0:
+            raise CheckError(
+                f"{answer.song}: the check answered with gpus: {answer.gpus}, which nobody has; "
+                "mend the engine (docs/reference/worker.md)"
+            )
     return answers
 
 

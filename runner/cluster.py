@@ -12,14 +12,14 @@ import asyncio
 import json
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from runner import __version__, heartbeat, parcels, past, processes
 from runner import spool as spools
-from runner.admission import SONG_CORES
+from runner.admission import SONG_CORES, Need
 from runner.desk import Desk, Letter
 from runner.errors import ClusterError, ForeignFileError, RunnerError
 from runner.files import is_full, read_json
@@ -38,6 +38,10 @@ STOPPED_S = 30.0
 ANSWER_S = 10.0
 # More than have a place are sent, so that a place that becomes free is taken at once.
 AHEAD = 2
+# How often to look whether what a song waits for is still to be had.
+LOOK_EVERY_S = 10.0
+
+Resources = Mapping[str, float]  # what a machine has, or a task asks for, by Ray's names
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,19 +58,16 @@ class Ray:
 
     def threads(self) -> int:
         """That a song which names no number gets: as many as it uses well, and every machine has."""
-        return min([SONG_CORES, *self._each("CPU")])
+        return min([SONG_CORES, *(int(machine["CPU"]) for machine in self.machines())])
 
-    def places(self, threads: int) -> int:
-        """How many songs of so many threads have a place at once; at least one."""
-        return max(1, sum(cores // threads for cores in self._each("CPU")))
+    def places(self, threads: int, gpus: int) -> int:
+        """How many songs of so many threads and GPUs have a place at once; at least one."""
+        return places(self.machines(), threads, gpus)
 
-    def memory(self) -> int:
-        """Bytes that a song can ask for at the most."""
-        return max(self._each("memory"), default=0)
-
-    def _each(self, resource: str) -> list[int]:
-        nodes = [node["Resources"] for node in self.ray.nodes() if node["Alive"]]
-        return [int(resources[resource]) for resources in nodes if resources.get(resource, 0) >= 1]
+    def machines(self) -> list[Resources]:
+        """What each has that songs can be made on."""
+        alive = [node["Resources"] for node in self.ray.nodes() if node["Alive"]]
+        return [resources for resources in alive if resources.get("CPU", 0) >= 1]
 
     def desk(self, models: Mapping[str, str], left_s: float | None) -> Any:
         """A desk that lives where this process does (or the one that lets it in), and as long."""
@@ -77,11 +78,11 @@ class Ray:
             self.ray.remote(Desk).options(num_cpus=0, scheduling_strategy=here).remote(dict(models), left_s)
         )
 
-    def send(self, errand: Errand, desk: Any, *, threads: int, memory: int) -> Any:
-        """The task that goes on the errand."""
-        # Of a song with more threads than any machine has cores Ray would wait for such a machine.
-        cores = min(threads, max(self._each("CPU"), default=threads))
-        task = self.ray.remote(sing).options(num_cpus=cores, memory=memory, max_retries=0)
+    def send(self, errand: Errand, desk: Any, asked: Resources) -> Any:
+        """The task that goes on the errand, with what it asks a machine for."""
+        task = self.ray.remote(sing).options(
+            num_cpus=asked["CPU"], num_gpus=asked["GPU"], memory=asked["memory"], max_retries=0
+        )
         return task.remote(errand, desk)
 
     def lend(self, thing: object) -> Any:
@@ -96,6 +97,38 @@ class Ray:
         """What our own code raised in a task; None: it ended with its machine, or because it lost us."""
         cause = getattr(error, "cause", None)
         return cause if isinstance(cause, Exception) and not isinstance(cause, self.died) else None
+
+
+def share(machines: Sequence[Resources], threads: int, need: Need) -> Resources:
+    """What a song asks for: no more than one machine has, since Ray would wait for one that has it.
+
+    GPUs all of them or none, then as much of its memory, then as many of its threads as can be.
+    """
+    machines, gpus = _with_gpus(machines, need.gpus)
+    memory = min(need.private, max((int(each.get("memory", 0)) for each in machines), default=0))
+    large = [each for each in machines if each.get("memory", 0) >= memory]
+    cores = min(threads, max((int(each["CPU"]) for each in large), default=threads))
+    return {"CPU": cores, "GPU": gpus, "memory": memory}
+
+
+def places(machines: Sequence[Resources], threads: int, gpus: int) -> int:
+    """As Ray.places."""
+    machines, gpus = _with_gpus(machines, gpus)
+    wanted = {"CPU": threads, "GPU": gpus}
+    held = (min(int(each[name] // count) for name, count in wanted.items() if count) for each in machines)
+    return max(1, sum(held))
+
+
+def could_be_had(machines: Sequence[Resources], asked: Resources) -> bool:
+    """Once other songs have ended; where there is no machine at all, of one that comes."""
+    fits = (all(each.get(name, 0) >= count for name, count in asked.items()) for each in machines)
+    return not machines or any(fits)
+
+
+def _with_gpus(machines: Sequence[Resources], gpus: int) -> tuple[Sequence[Resources], int]:
+    """The machines that have so many; all of them, and none to ask for, where no machine has."""
+    having = [each for each in machines if each.get("GPU", 0) >= gpus]
+    return (having, gpus) if having else (machines, 0)
 
 
 @contextmanager
@@ -205,13 +238,9 @@ class Cluster:
         task = None
         try:
             await _answer(self._desk.send.remote(song, number))
-            task = self._ray.send(
-                errand,
-                self._desk,
-                threads=job.plan.threads,
-                memory=min(need.private, self._ray.memory()),
-            )
-            ended = await self._ended(task, away)
+            asked = share(self._ray.machines(), job.plan.threads, need)
+            task = self._ray.send(errand, self._desk, asked)
+            ended = await self._ended(task, away, asked)
             await self._emptied(away)
         except self._ray.died as error:
             if (ours := self._ray.cause(error)) is not None:
@@ -228,10 +257,11 @@ class Cluster:
                 await _answer(self._desk.back.remote(song))
         return None if ended is None else self._at_home(job, folder, ended)
 
-    async def _ended(self, task: Any, away: _Away) -> QueuedSong | None:
+    async def _ended(self, task: Any, away: _Away, asked: Resources) -> QueuedSong | None:
         """How the song ended there, or before any machine took it; None: it was given up."""
         work = asyncio.ensure_future(_answer(task))
         stopping_since: float | None = None
+        looked = time.monotonic()
         try:
             while not work.done():
                 await asyncio.wait({work}, timeout=CARRY_EVERY_S)
@@ -239,6 +269,11 @@ class Cluster:
                     away.folder.stop.unlink(missing_ok=True)
                     return QueuedSong(away.folder.id, "interrupted", note=STOPPED)
                 if not self._house.stopping.is_set():
+                    if not away.begun and time.monotonic() - looked > LOOK_EVERY_S:
+                        looked = time.monotonic()
+                        machines = await asyncio.to_thread(self._ray.machines)
+                        if not away.begun and not could_be_had(machines, asked):
+                            return None  # the last machine that had it has died
                     continue
                 stopping_since = stopping_since or time.monotonic()
                 if self._lost or not away.begun or time.monotonic() - stopping_since > STOPPED_S:
@@ -342,7 +377,8 @@ class Cluster:
         return Errand(
             version=__version__,
             number=number,
-            job=job,
+            # Which GPU it has there is settled by Ray: none waits for the other's.
+            job=replace(job, answer=replace(job.answer, gpus=0)),
             folder=tuple(parcels.pack(folder.folder)),
             spool=self._spool,
             sounds=self._ray.lend(sounds) if sounds else None,

@@ -256,7 +256,8 @@ class SongAnswer:
     grid: points of the steps where the model was tuned, None for the sampler's own. model_hash: of the
     bundle's files, which lie in model_folder; empty where there is none. choice: why these steps and
     guidance, in words for people. private_bytes, mapped_bytes: memory that the song will have for itself, and
-    its model's files, which all songs of it share. lines: of its lyrics, where they were asked for.
+    its model's files, which all songs of it share. gpus: so many it is made on, where there are so many.
+    lines: of its lyrics, where they were asked for.
 
     passes: of the transformer, for one step in all windows. pass_flops, decode_flops: the work of one, and
     of decoding the song. pass_core_s: seconds of one on one core, as reckoned. decoder_speed,
@@ -285,6 +286,7 @@ class SongAnswer:
     decoder_speed: float = 1.0
     decoder_around_s: float = 0.0
     model_folder: str = ""
+    gpus: int = 0
 
 
 @dataclass(frozen=True, slots=True)

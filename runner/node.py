@@ -21,6 +21,7 @@ from runner.admission import Free, Need, Obstacle
 from runner.bundles import Ask
 from runner.desk import Letter, Reply
 from runner.errors import ClusterError
+from runner.files import is_full
 from runner.messages import QueuedSong
 from runner.processes import Identity
 from runner.songfolder import Outputs, SongFolder
@@ -58,10 +59,22 @@ class Errand:
 
 
 def sing(errand: Errand, desk: Any) -> QueuedSong:
-    """Make the song of the errand here; its final state. The desk has all of its files by then.
+    """Make the song of the errand here; its final state. The desk has all of its files by then, if there was
+    room for them here.
 
     Raises ClusterError where this machine cannot even try.
     """
+    try:
+        return _sung(errand, desk)
+    except OSError as error:
+        words = f"{error.strerror or error}: {error.filename or bundles.cache()}"
+        if not is_full(error):
+            raise ClusterError(f"{socket.gethostname()}: {words}; look what is wrong there") from error
+        words = f"on {socket.gethostname()}: {words}; make room, then run the same command again"
+        return QueuedSong(errand.job.song.id, "interrupted", note=words)
+
+
+def _sung(errand: Errand, desk: Any) -> QueuedSong:
     import ray
 
     if errand.version != __version__:
@@ -233,6 +246,7 @@ def _house(errand: Errand, outputs: Outputs, door: _Door, until: Until | None) -
         own=processes.children(),
         memory=memory_here(Path("/")),
         until=until,
+        host=socket.gethostname(),
     )
 
 

@@ -83,6 +83,11 @@ def swap_bytes() -> int | None:
     return _fields(Path("/proc/meminfo")).get("SwapTotal")
 
 
+def has_gpu(root: Path) -> bool:
+    """Does NVIDIA's driver tell of one, or is there Windows's way to one? root: where proc and dev are."""
+    return Path(root, "dev/dxg").exists() or any(Path(root, "proc/driver/nvidia/gpus").glob("*"))
+
+
 def total_bytes() -> int | None:
     return _fields(Path("/proc/meminfo")).get("MemTotal")
 

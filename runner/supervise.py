@@ -92,7 +92,8 @@ class House:
     started and waits for; any other child is a stray. shown: by the songs finished here, the newest last.
     await_s: how long to wait for memory or disk that no song of ours has. memory: bytes of RAM that we may
     count on; None: unknown. root: where proc and sys tell of control groups. songs: the one that holds them;
-    None: our watching has to do. until: when the batch has to end; None: when all is made.
+    None: our watching has to do. until: when the batch has to end; None: when all is made. host: name of this
+    machine, for words that are read on another.
     """
 
     mark: str
@@ -111,6 +112,7 @@ class House:
     root: Path = Path("/")
     songs: cgroups.Songs | None = None
     until: Until | None = None
+    host: str = ""
 
     @property
     def left_s(self) -> float | None:
@@ -133,7 +135,16 @@ class House:
 
     def free(self, folder: Path) -> Free:
         """What there is now for the songs of that folder."""
-        return Free(probes.available_bytes(), probes.disk_free_bytes(folder), self.memory_for_songs)
+        return Free(
+            probes.available_bytes(),
+            probes.disk_free_bytes(folder),
+            self.memory_for_songs,
+            probes.has_gpu(self.root),
+        )
+
+    def told(self, words: str) -> str:
+        """Last words of a song, which tell where that was."""
+        return f"on {self.host}: {words}" if self.host else words
 
 
 def memory_here(root: Path) -> int | None:
@@ -176,7 +187,7 @@ async def supervise(
             words = "its clip or the sound to edit has changed since the check; run the same command again"
             plan = GiveUp("bad-input", words)
         if isinstance(plan, GiveUp):
-            return _fail(job, folder, past, plan)
+            return _fail(job, folder, past, plan, house)
         try:
             put_off = await _turn(job, plan, folder, house, past, say)
             if put_off is not None:
@@ -268,7 +279,8 @@ def _finish(job: Job, folder: SongFolder, past: Past, house: House) -> QueuedSon
     )
 
 
-def _fail(job: Job, folder: SongFolder, past: Past, why: GiveUp) -> QueuedSong:
+def _fail(job: Job, folder: SongFolder, past: Past, why: GiveUp, house: House) -> QueuedSong:
+    words = house.told(why.message)
     with suppress(OSError):  # a full disk may be the very reason
         write_json(
             folder.failure,
@@ -277,13 +289,13 @@ def _fail(job: Job, folder: SongFolder, past: Past, why: GiveUp) -> QueuedSong:
                 "state": "failed",
                 "song": folder.id,
                 "cause": why.cause,
-                "message": why.message,
+                "message": words,
                 "fingerprint": job.fingerprint,
                 "series": past.series,
                 "attempts": [asdict(outcome) for outcome in past.outcomes],
             },
         )
-    return QueuedSong(folder.id, "failed", note=why.message, attempts=len(past.outcomes))
+    return QueuedSong(folder.id, "failed", note=words, attempts=len(past.outcomes))
 
 
 # ---------------------------------------------------------------- one attempt
@@ -318,16 +330,16 @@ async def _turn(
             room.gave_up_on_memory = despite_memory
             return None
         if found.kind == "disk" and tired:
-            return _put_off(waiting, found)
+            return _put_off(waiting, found, house)
         if found.kind != kind:  # not for each byte that comes or goes
             kind, waiting = found.kind, replace(waiting, note=found.words)
             say(waiting)
         await _tick(house)
 
 
-def _put_off(waiting: QueuedSong, found: Obstacle) -> QueuedSong:
+def _put_off(waiting: QueuedSong, found: Obstacle, house: House) -> QueuedSong:
     words = f"{found.words.removeprefix('waits for ')}; make room, then run the same command again"
-    return replace(waiting, state="interrupted" if waiting.attempts else "left", note=words)
+    return replace(waiting, state="interrupted" if waiting.attempts else "left", note=house.told(words))
 
 
 def need_of(job: Job, plan: Plan, songs: Sequence[Shown], memory: int | None) -> Need:
@@ -349,6 +361,7 @@ def need_of(job: Job, plan: Plan, songs: Sequence[Shown], memory: int | None) ->
         model=answer.model_hash,
         disk=admission.disk_bytes(answer.duration),
         alone=plan.alone,
+        gpus=answer.gpus,
     )
 
 

@@ -27,7 +27,13 @@ ROOT = Path(__file__).parents[2]
 
 
 def job(
-    script: str, *, name: str = "song", fingerprint: str = "f" * 64, steps: int = 32, **changes: Any
+    script: str,
+    *,
+    name: str = "song",
+    fingerprint: str = "f" * 64,
+    steps: int = 32,
+    gpus: int = 0,
+    **changes: Any,
 ) -> Job:
     settings: dict[str, Any] = {
         "job": "night",
@@ -74,6 +80,7 @@ def job(
         precision="bf16",
         model_hash="0",
         demo=True,
+        gpus=gpus,
     )
     return Job(Song(**settings), answer, fingerprint)
 

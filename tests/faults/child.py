@@ -17,6 +17,7 @@ Runs in the worker's place: `python child.py REQUEST`. The words:
     cgroup PATH          join the control group of that path
     thrash MIB           take that much memory and touch its pages at random for ever
     touch N MIB          N steps of 0.05 s, each touching MIB of the memory that was eaten
+    say-env NAME         write what that variable of the environment is to the log, as NAME=VALUE
     tell NAME            send the parent that signal
     ask                  ask for this song to be stopped
     lie                  end as made, with a sound that has another sum
@@ -240,6 +241,9 @@ class Child:
             block = random.choice(self.kept)
             for offset in range(0, len(block), 4096):
                 block[offset] ^= 1
+
+    def do_say_env(self, name: str) -> None:
+        print(f"{name}={os.environ.get(name, '')}", flush=True)
 
     def do_tell(self, name: str) -> None:
         os.kill(os.getppid(), signal.Signals[name])

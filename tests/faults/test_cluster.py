@@ -6,11 +6,12 @@ import json
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,8 @@ pytestmark = [
 ]
 
 NODE = {"num_cpus": 2, "object_store_memory": 80 * 2**20}
+# Which of them it is made on, a child finds in its environment.
+NAME = "DIFFRHYTHM_TEST_MACHINE"
 LONG = "steps 200 0.1"
 SHORT = "steps 5 0.05"
 
@@ -57,9 +60,23 @@ class Machines:
 
     def have(self, count: int) -> None:
         while len(self.nodes) < count:
-            # An address of its own each, so that no batch takes one of them for the machine that it runs on.
-            self.made += 1
-            self.nodes.append(self._started(**NODE, node_ip_address=f"127.0.1.{self.made}"))
+            self._add()
+
+    @contextmanager
+    def one_more(self, **settings: Any) -> Iterator[Any]:
+        node = self._add(**settings)
+        try:
+            yield node
+        finally:
+            if node in self.nodes:
+                self.kill(node)
+
+    def _add(self, **settings: Any) -> Any:
+        # An address of its own each, so that no batch takes one of them for the machine that it runs on.
+        self.made += 1
+        os.environ[NAME] = str(self.made)
+        self.nodes.append(self._started(**NODE | settings, node_ip_address=f"127.0.1.{self.made}"))
+        return self.nodes[-1]
 
     def _started(self, **settings: Any) -> Any:
         """Ray gives a node half a minute, which a busy machine may not have for it."""
@@ -114,6 +131,21 @@ def steps_of(folder: SongFolder) -> int:
 
 def all_sing(parent: Parent, jobs: list[Job]) -> bool:
     return all(steps_of(folder) >= 3 for folder in folders(parent, jobs))
+
+
+def said(folder: SongFolder, name: str) -> str | None:
+    """What the song's child has found in its environment; None: it has not looked yet."""
+    logs = [attempt.log.read_text() for attempt in folder.attempts() if attempt.log.exists()]
+    lines = [line for log in logs for line in log.splitlines() if line.startswith(f"{name}=")]
+    return lines[-1].partition("=")[2] if lines else None
+
+
+def most_at_once(ends: Sequence[dict[str, Any]]) -> int:
+    """Attempts under way at the same time, by how they ended."""
+    return max(
+        sum(other["began_wall"] <= each["began_wall"] < other["ended_wall"] for other in ends)
+        for each in ends
+    )
 
 
 def states(parent: Parent) -> dict[str, str]:
@@ -301,6 +333,118 @@ def test_a_plan_counts_the_places_of_all_machines(tmp_path: Path, machines: Mach
     waits_s = sorted(song["start_wall"] - plan["taken_wall"] for song in plan["songs"])
     assert [wait_s > 0 for wait_s in waits_s] == [False] * 4 + [True] * 2
     assert not (tmp_path / "outputs").exists()
+
+
+def test_songs_that_are_made_on_a_gpu_have_one_each_and_wait_for_it(
+    tmp_path: Path, machines: Machines
+) -> None:
+    go = tmp_path / "go"
+    jobs = songs(f"say-env CUDA_VISIBLE_DEVICES\nsteps 3 0.01\nwait {go}", 3, gpus=1)
+    with machines.one_more(num_gpus=2, num_cpus=4):
+        parent = batch(tmp_path, machines, jobs)
+        wait_for(lambda: sum(steps_of(folder) >= 3 for folder in folders(parent, jobs)) >= 2, timeout_s=120)
+        first = [folder for folder in folders(parent, jobs) if folder.attempts()]
+        assert {said(folder, "CUDA_VISIBLE_DEVICES") for folder in first} == {"0", "1"}
+        go.touch()
+        assert parent.wait() == 0
+    assert most_at_once([end for folder in folders(parent, jobs) for end in outcomes(folder)]) == 2
+    assert {said(folder, "CUDA_VISIBLE_DEVICES") for folder in folders(parent, jobs)} == {"0", "1"}
+    assert_nothing_is_left(parent)
+
+
+def test_where_no_machine_has_a_gpu_or_the_only_one_dies_songs_are_made_without(
+    tmp_path: Path, machines: Machines
+) -> None:
+    go = tmp_path / "go"
+    jobs = songs(f"say-env CUDA_VISIBLE_DEVICES\nsteps 3 0.01\nwait {go}", 2, gpus=1)
+    with machines.one_more(num_gpus=1) as node:
+        parent = batch(tmp_path, machines, jobs)
+        first = wait_for(lambda: next((f for f in folders(parent, jobs) if steps_of(f) >= 3), None))
+        assert said(first, "CUDA_VISIBLE_DEVICES") == "0"
+        machines.kill(node)
+        go.touch()
+        assert parent.wait(timeout_s=120) == 0
+    assert {said(folder, "CUDA_VISIBLE_DEVICES") for folder in folders(parent, jobs)} == {""}
+    assert_nothing_is_left(parent)
+
+
+def test_a_machine_where_memory_ran_out_gets_fewer_songs_at_once_and_the_other_as_many_as_before(
+    tmp_path: Path, machines: Machines
+) -> None:
+    flags = tmp_path / "flags"
+    flags.mkdir()
+    patient = {"stall_s": 300.0, "timeout_s": 300.0}
+    hold = f"say-env {NAME}\nwait {flags}/"
+    jobs = [
+        job(f"{hold}large\nfail out-of-memory", name="large", attempts=1, **patient),
+        *(job(f"{hold}song-{number}", name=f"song-{number}", **patient) for number in range(7)),
+    ]
+    parent = batch(tmp_path, machines, jobs)
+    large, *others = folders(parent, jobs)
+
+    def begun(after: Sequence[SongFolder] = ()) -> dict[str, str]:
+        """The machines of songs that have begun, by song."""
+        found = {each.id: said(each, NAME) for each in (large, *others) if each not in after}
+        return {id: machine for id, machine in found.items() if machine is not None}
+
+    def waits() -> bool:
+        notes = [song["note"] for song in read_json(parent.outputs.batch)["songs"]]
+        return any(note.startswith("waits for its turn: 1 at once, since memory ran out") for note in notes)
+
+    def release(songs: Sequence[SongFolder]) -> None:
+        for each in songs:
+            (flags / each.folder.name).touch()
+
+    wait_for(lambda: len(begun()) == 4, timeout_s=120)
+    first = [each for each in (large, *others) if each.id in begun()]
+    sick = begun()[large.id]
+    (well,) = set(begun().values()) - {sick}
+    release([large])
+    wait_for(lambda: states(parent)[large.id] == "failed" and waits(), timeout_s=120)
+    release(first)
+    wait_for(lambda: sorted(begun(first).values()) == sorted([sick, well, well]) and waits(), timeout_s=120)
+    release(others)
+    assert parent.wait(timeout_s=120) == 1
+    ends = {
+        machine: [outcomes(each)[0] for each in others if said(each, NAME) == machine]
+        for machine in (sick, well)
+    }
+    assert (most_at_once(ends[sick]), most_at_once(ends[well])) == (1, 2)
+    assert_nothing_is_left(parent)
+
+
+def test_a_song_that_fails_or_is_put_off_says_on_which_machine(
+    tmp_path: Path, machines: Machines, small_disk: Path
+) -> None:
+    checkpoint = (
+        Outputs(tmp_path / "outputs").song("night/large").folder / "attempts/1/checkpoint.safetensors"
+    )
+    checkpoint.parent.mkdir(parents=True)
+    checkpoint.write_bytes(bytes(300_000))
+    jobs = [
+        job("fail bad-input", name="bad"),
+        job(SHORT, name="put-off", gpus=1),
+        job(SHORT, name="large", gpus=1),
+    ]
+    there = os.environ["XDG_CACHE_HOME"]
+    os.environ["XDG_CACHE_HOME"] = str(small_disk)
+    try:
+        with machines.one_more(num_gpus=1):
+            parent = batch(tmp_path, machines, jobs, await_s=0.5)
+            assert parent.wait() == 1
+    finally:
+        os.environ["XDG_CACHE_HOME"] = there
+    here = f"on {socket.gethostname()}: "
+    notes = {song["song"]: song["note"] for song in read_json(parent.outputs.batch)["songs"]}
+    assert notes["night/bad"] == f"{here}failed by bad-input"
+    assert notes["night/put-off"].startswith(f"{here}room on the disk: ")
+    assert notes["night/large"].startswith(f"{here}No space left on device: {small_disk}")
+    assert states(parent) == {
+        "night/bad": "failed",
+        "night/put-off": "left",
+        "night/large": "interrupted",
+    }
+    assert_nothing_is_left(parent)
 
 
 def test_a_cluster_that_cannot_be_reached_is_told_in_one_line(tmp_path: Path) -> None:

@@ -164,6 +164,31 @@ def test_no_more_places_than_songs_and_one_without_any() -> None:
     assert side_by_side([], PLENTY, most=9) == 1
 
 
+# ---------------------------------------------------------------- the GPU
+
+
+@pytest.mark.parametrize(
+    ("gpus", "others", "gpu", "expected"),
+    [
+        (1, [0, 1], True, "waits for the GPU"),
+        (1, [0, 0], True, None),
+        (0, [1], True, None),
+        (8, [], True, None),  # its engine will say what it lacks
+        (1, [1], False, None),  # it is made without
+    ],
+)
+def test_two_songs_do_not_share_the_gpu_where_there_is_one(
+    gpus: int, others: list[int], gpu: bool, expected: str | None
+) -> None:
+    found = obstacle(Need(gpus=gpus), [Guest(Need(gpus=each)) for each in others], Free(gpu=gpu), 9)
+    assert (found and found.words) == expected
+
+
+def test_songs_that_are_made_on_the_gpu_are_foreseen_one_after_the_other() -> None:
+    assert side_by_side([Need(gpus=1)] * 4, Free(gpu=True), most=4) == 1
+    assert side_by_side([Need(gpus=1)] * 4, Free(), most=4) == 4
+
+
 # ---------------------------------------------------------------- places
 
 

@@ -179,6 +179,14 @@ def test_an_answer_of_no_duration_or_no_steps_is_not_taken(wrong: dict[str, Any]
         check([song()], worker=answering(told))
 
 
+def test_how_many_gpus_a_song_is_made_on_may_be_told() -> None:
+    told = {"song": "night/song", "problems": [], "warnings": []} | SONG
+    answers = [check([song()], worker=answering(told | more))[0] for more in ({}, {"gpus": 2})]
+    assert [answer.gpus for answer in answers] == [0, 2]
+    with pytest.raises(CheckError, match=r"night/song: .*gpus: -1.*; mend the engine"):
+        check([song()], worker=answering(told | {"gpus": -1}))
+
+
 def test_a_child_that_hangs_is_killed_after_its_time(tmp_path: Path) -> None:
     pid = tmp_path / "pid"
     hangs = f"import os; Path({str(pid)!r}).write_text(str(os.getpid())); time.sleep(600)"

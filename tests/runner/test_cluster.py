@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from runner.cluster import Cluster, Ray, _Away
+from runner.admission import Need
+from runner.cluster import Cluster, Ray, _Away, could_be_had, places, share
 from runner.desk import Desk, Letter
 from runner.parcels import Parcel
 from runner.songfolder import Outputs, SongFolder
@@ -195,7 +196,48 @@ def test_what_lies_in_the_spool_is_taken_once_though_its_letter_is_opened_twice(
     assert list(spool.folder.iterdir()) == []
 
 
-def ray(*cores: int) -> tuple[Ray, list[dict[str, Any]]]:
+GB = 10**9
+
+
+def machine(cores: int, memory: int = 0, gpus: int = 0) -> dict[str, float]:
+    return {"CPU": float(cores), "memory": float(memory), "GPU": float(gpus)}
+
+
+@pytest.mark.parametrize(
+    ("threads", "need", "machines", "wanted"),
+    [
+        (4, Need(), [machine(2), machine(8)], machine(4)),
+        (16, Need(), [machine(2), machine(8)], machine(8)),
+        (16, Need(), [], machine(16)),
+        (8, Need(4 * GB), [machine(2, 6 * GB), machine(8, 2 * GB)], machine(2, 4 * GB)),
+        (8, Need(9 * GB), [machine(2, 6 * GB), machine(8, 2 * GB)], machine(2, 6 * GB)),
+        (8, Need(4 * GB, gpus=1), [machine(16, 9 * GB), machine(2, 2 * GB, 1)], machine(2, 2 * GB, 1)),
+        (8, Need(gpus=2), [machine(8), machine(4, gpus=1), machine(4, gpus=1)], machine(8)),
+        (8, Need(gpus=1), [machine(8), {"CPU": 4.0}], machine(8)),
+    ],
+)
+def test_a_song_asks_for_no_more_than_one_machine_has(
+    threads: int, need: Need, machines: list[dict[str, float]], wanted: dict[str, float]
+) -> None:
+    asked = share(machines, threads, need)
+    assert asked == wanted
+    assert could_be_had(machines, asked)
+
+
+def test_what_only_a_dead_machine_had_could_not_be_had_any_more() -> None:
+    assert not could_be_had([machine(8)], machine(8, gpus=1))
+    assert not could_be_had([machine(8, GB), machine(4, 9 * GB)], machine(8, 9 * GB))
+    assert could_be_had([], machine(8))  # no machine is left: one may come back
+
+
+@pytest.mark.parametrize(
+    ("threads", "gpus", "count"), [(4, 0, 5), (4, 1, 3), (1, 1, 3), (4, 2, 1), (4, 4, 5), (99, 1, 1)]
+)
+def test_places_are_counted_where_the_gpus_are(threads: int, gpus: int, count: int) -> None:
+    assert places([machine(8), machine(8, gpus=2), machine(4, gpus=1)], threads, gpus) == count
+
+
+def ray(*machines: dict[str, float]) -> tuple[Ray, list[dict[str, Any]]]:
     """A cluster of such machines, and what was asked of it for each task."""
     asked: list[dict[str, Any]] = []
 
@@ -204,20 +246,25 @@ def ray(*cores: int) -> tuple[Ray, list[dict[str, Any]]]:
         return SimpleNamespace(remote=lambda *words: None)
 
     module = SimpleNamespace(
-        nodes=lambda: [{"Alive": True, "Resources": {"CPU": float(count)}} for count in cores],
+        nodes=lambda: [{"Alive": True, "Resources": each} for each in machines],
         remote=lambda function: SimpleNamespace(options=options),
         exceptions=SimpleNamespace(RayError=RayError),
     )
     return Ray(module), asked
 
 
-@pytest.mark.parametrize(("threads", "cores", "wanted"), [(4, (2, 8), 4), (16, (2, 8), 8), (16, (), 16)])
-def test_a_song_of_more_threads_than_any_machine_has_cores_gets_a_place_too(
-    threads: int, cores: tuple[int, ...], wanted: int
+def test_a_head_without_cores_is_no_machine_for_songs() -> None:
+    cluster, asked = ray(machine(0, 9 * GB, gpus=8), machine(4, GB))
+    assert cluster.machines() == [machine(4, GB)]
+    cluster.send(None, None, share(cluster.machines(), 8, Need(GB, gpus=1)))  # type: ignore[arg-type]
+    assert asked == [{"num_cpus": 4, "num_gpus": 0, "memory": GB, "max_retries": 0}]
+
+
+def test_the_gpu_that_ray_has_given_a_song_is_not_waited_for_again_there(
+    there: Cluster, folder: SongFolder
 ) -> None:
-    cluster, asked = ray(*cores)
-    cluster.send(None, None, threads=threads, memory=0)  # type: ignore[arg-type]
-    assert asked[0]["num_cpus"] == wanted
+    errand = there._packed(job("", gpus=1), folder, 1, redo_degraded=False)
+    assert errand.job.answer.gpus == 0
 
 
 def test_an_error_of_our_own_code_there_is_none_of_the_machine() -> None:

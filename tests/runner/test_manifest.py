@@ -82,6 +82,7 @@ NOT_ASKED_OF_ANSWER: dict[str, Any] = {
     "decoder_speed": 9.0,
     "decoder_around_s": 9.0,
     "model_folder": "/the/same/bundle/elsewhere",
+    "gpus": 2,
 }
 PRINT = manifest.fingerprint(JOB.song, JOB.answer)
 

@@ -115,6 +115,13 @@ def test_a_table_with_odd_lines_gives_the_lines_that_are_sizes(tmp_path: Path) -
     assert probes._fields(tmp_path / "absent") == {}
 
 
+@pytest.mark.parametrize("card", ["proc/driver/nvidia/gpus/0000:01:00.0", "dev/dxg"])
+def test_a_gpu_is_one_that_nvidias_driver_tells_of_or_windows_lends(tmp_path: Path, card: str) -> None:
+    assert not probes.has_gpu(tmp_path)
+    (tmp_path / card).mkdir(parents=True)
+    assert probes.has_gpu(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("changes", "is_its_own"),
     [({}, True), ({"attempt": 1}, False), ({"pid": 1}, False)],

@@ -344,6 +344,31 @@ def test_a_song_that_waits_for_the_disk_is_left_and_says_what_to_do(song: SongFo
     assert ended.note.endswith("; make room, then run the same command again")
 
 
+def test_the_last_words_of_a_song_on_another_machine_name_it(song: SongFolder) -> None:
+    long = replace(JOB, answer=replace(JOB.answer, duration=1e12))
+    assert make(song, long, await_s=0.1, host="far").note.startswith("on far: room on the disk: ")
+    assert make(song, job("fail bad-input", seed=7), host="far").note == "on far: failed by bad-input"
+    assert read_json(song.failure)["message"] == "on far: failed by bad-input"
+    assert make(song, JOB, host="far").note == ""
+
+
+@pytest.mark.parametrize("gpus", [0, 1])
+def test_a_song_waits_as_long_as_another_has_the_gpu(song: SongFolder, tmp_path: Path, gpus: int) -> None:
+    (tmp_path / "dev/dxg").mkdir(parents=True)
+    room = Room()
+    room.enter("night/other", Need(gpus=1), Free(), 0.0)
+    notes = []
+
+    def say(said: QueuedSong, house: House) -> None:
+        notes.append(said.note)
+        room.leave("night/other")
+
+    on_gpu = replace(JOB, answer=replace(JOB.answer, gpus=gpus))
+    ended = make(song, on_gpu, say=say, root=tmp_path, room=room)
+    assert ended.state == "done"
+    assert ("waits for the GPU" in notes) == (gpus > 0)
+
+
 def test_a_full_disk_of_an_earlier_night_takes_no_attempts_from_this_one(song: SongFolder) -> None:
     for _ in range(4):
         past_attempt(song, "no-disk")
