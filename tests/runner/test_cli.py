@@ -52,7 +52,7 @@ class Said:
 
 def runner(*arguments: str | Path, folder: Path = ROOT) -> Said:
     done = subprocess.run(
-        [RUNNER, *map(str, arguments)], cwd=folder, capture_output=True, text=True, timeout=120, check=False
+        [RUNNER, *map(str, arguments)], cwd=folder, capture_output=True, text=True, timeout=300, check=False
     )
     return Said(done.returncode, done.stdout, done.stderr)
 
@@ -60,7 +60,7 @@ def runner(*arguments: str | Path, folder: Path = ROOT) -> Said:
 def runner_and_modules(place: Path, *arguments: str | Path) -> tuple[Said, set[str]]:
     loaded = place / "loaded"
     command = [sys.executable, "-c", DRIVER, str(loaded), *map(str, arguments)]
-    done = subprocess.run(command, cwd=place, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, cwd=place, capture_output=True, text=True, timeout=300, check=False)
     return Said(done.returncode, done.stdout, done.stderr), set(loaded.read_text().split())
 
 
@@ -123,7 +123,7 @@ def test_a_name_that_the_terminal_has_no_letters_for_is_printed_somehow(
         [os.fsencode(RUNNER), b"report", b"--out", folder],
         env=os.environ | {"PYTHONIOENCODING": f"{encoding}:strict"},
         capture_output=True,
-        timeout=60,
+        timeout=300,
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, b"")
@@ -216,7 +216,7 @@ def test_a_quiet_batch_that_fails_says_one_summary_that_any_mail_can_show(tmp_pa
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=False,
     )
     assert (said.returncode, said.stdout) == (1, "")
@@ -364,7 +364,7 @@ def test_ctrl_c_while_a_song_is_made_is_exit_code_130_and_says_how_to_go_on(tmp_
     process = started(tmp_path)
     wait_for((tmp_path / "sing" / "one" / "heartbeat.json").exists)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=300)
     assert process.returncode == 130
     assert "the same command goes on" in err
     assert "Traceback" not in err
@@ -380,7 +380,7 @@ def test_a_batch_that_was_stopped_is_told_too_and_another_ctrl_c_ends_who_is_tol
     wait_for(lambda: (tmp_path / "told").exists() and (tmp_path / "told").read_text().endswith("}\n"))
     (teller,) = psutil.Process(process.pid).children()
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=60)
+    process.communicate(timeout=300)
     assert process.returncode == 130
     assert not teller.is_running()
     content = read_json(tmp_path / "told")
@@ -392,7 +392,7 @@ def test_ctrl_c_while_the_batch_is_checked_is_exit_code_130_and_leaves_no_child(
     (child,) = wait_for(lambda: psutil.Process(process.pid).children())
     wait_for(lambda: "runner.worker" in child.cmdline())
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=300)
     assert process.returncode == 130
     assert "Traceback" not in err
     # A parent that is stopped while it spawns leaves the child to the death signal, which takes a moment.
