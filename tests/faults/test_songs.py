@@ -44,8 +44,9 @@ REAL = [sys.executable, "-m", "runner.worker", "sing"]
 
 def slow(*, step_s: float = 0.0, holds_at: int = 0, go: str | Path = "/never") -> list[str]:
     """The real worker, slow as slow_worker.py says."""
-    environ = [f"DIFFRHYTHM_ENGINE_STEP_S={step_s}", f"DIFFRHYTHM_ENGINE_HOLDS_AT={holds_at} {go}"]
-    return ["env", *environ, sys.executable, str(Path(__file__).with_name("slow_worker.py")), "sing"]
+    environ = {"STEP_S": step_s, "HOLDS_AT": holds_at, "GO": go}
+    named = [f"DIFFRHYTHM_ENGINE_{name}={value}" for name, value in environ.items()]
+    return ["env", *named, sys.executable, str(Path(__file__).with_name("slow_worker.py")), "sing"]
 
 
 def real_job(*, steps: int, **changes: Any) -> Job:
@@ -128,8 +129,14 @@ def test_a_timeout_without_foresight_kills_and_fewer_steps_make_a_degraded_song(
 
 
 def test_with_foresight_the_grid_is_thinned_and_nobody_is_killed(tmp_path: Path, folder: SongFolder) -> None:
-    asked = real_job(steps=60, timeout_s=30.0, foresight=True)
-    parent = Parent(tmp_path, [asked], worker=slow(step_s=0.6))
+    def thinned() -> bool:
+        beat = heartbeat.read(folder.heartbeat)
+        return isinstance(beat, Heartbeat) and beat.phase == "sample" and 0 < beat.steps < 60
+
+    go, asked = tmp_path / "go", real_job(steps=60, timeout_s=90.0, foresight=True)
+    parent = Parent(tmp_path, [asked], worker=slow(step_s=2.0, go=go))
+    wait_for(thinned)
+    go.touch()
     assert parent.wait() == 0, parent.err
     made = read_json(folder.manifest)
     assert causes(folder) == [None]
