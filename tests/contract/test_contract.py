@@ -105,8 +105,11 @@ def folder(tmp_path: Path) -> SongFolder:
 
 @pytest.fixture(scope="module")
 def making(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Made:
-    """Of a song that nothing has happened to."""
-    made = make(engine, Outputs(tmp_path_factory.mktemp("whole")).song("night/song"), asked(engine, song()))
+    """Of a song that nothing has happened to, slow enough that its beats are seen."""
+    folder = Outputs(tmp_path_factory.mktemp("whole")).song("night/song")
+    with pytest.MonkeyPatch.context() as changed:
+        changed.setenv("DIFFRHYTHM_ENGINE_STEP_S", "0.1")
+        made = make(engine, folder, asked(engine, song()))
     assert made.state == "done", outcomes(made.folder)
     return made
 
