@@ -25,8 +25,9 @@ from runner.spool import LARGE, Spool
 _NAME = re.compile(r"(?!stop$)(attempts/[0-9]{1,9}/)?\w[\w-]*(\.\w+)*", re.ASCII)
 # They only grow, and are not vouched for by anything.
 _GROWING = ("steps.jsonl", "worker.log")
-# What says that something else is there; the later ones speak of the earlier.
-_PAPERS = ("request.json", "outcome.json", "failed.json", "song.json")
+# What says that something else is there; the later ones speak of the earlier. A line of steps is written once
+# the step's checkpoint is there.
+_PAPERS = ("steps.jsonl", "request.json", "outcome.json", "failed.json", "song.json")
 # The next one replaces it within a second.
 _FLEETING = ("heartbeat.json", *_GROWING)
 
@@ -62,7 +63,8 @@ def changes(folder: Path, seen: Seen, leave: Leave | None = None) -> tuple[list[
     now = others | papers
     new = sorted((name for name in now if now[name] != seen.get(name)), key=_rank)
     try:
-        parcels = [_parcel(folder, name, seen.get(name), leave) for name in new]
+        # Read from the last to the first: what is written meanwhile is at least what the papers speak of.
+        parcels = [_parcel(folder, name, seen.get(name), leave) for name in reversed(new)][::-1]
     except FileNotFoundError:
         return [], seen
     return [*parcels, *(Parcel(name, None) for name in seen if name not in now)], now

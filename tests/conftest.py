@@ -10,6 +10,10 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+# Of this process and of every child. On a busy machine threads that wait in a loop for each other take the
+# time that the others need to come: a demo song of twelve steps took three times as long.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(

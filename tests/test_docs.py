@@ -187,7 +187,6 @@ def in_shell(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
             **os.environ,
             "PATH": f"{Path(sys.prefix) / 'bin'}:{os.environ['PATH']}",
             "PYTHONPATH": str(ROOT),
-            "OMP_WAIT_POLICY": "passive",  # on a busy machine, waiting threads took half of the time
             "XDG_CACHE_HOME": str(folder / ".cache")
             if folder != ROOT
             else os.environ.get("XDG_CACHE_HOME", ""),

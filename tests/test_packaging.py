@@ -145,7 +145,7 @@ def test_what_the_wheel_says_of_itself_is_what_the_project_file_says(built: Buil
 def installed(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A virtual environment with the wheel, and what it needs from where these tests have it."""
     venv = tmp_path_factory.mktemp("installed") / "venv"
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True, timeout=60)
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True, timeout=300)
     python = venv / "bin" / "python"
     pip = [sys.executable, "-m", "pip", "--python", python] if find_spec("pip") else ["uv", "pip"]
     if not find_spec("pip") and shutil.which("uv") is None:
@@ -155,7 +155,7 @@ def installed(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Path:
         [*pip, "install", *where, "--quiet", "--no-index", "--no-deps", built.wheel],
         env=ENVIRONMENT,
         check=True,
-        timeout=120,
+        timeout=300,
     )
     # Only now: an installer would meddle with the runner that it found there. The wheel's own comes first.
     (library,) = (venv / "lib").glob("python*/site-packages")

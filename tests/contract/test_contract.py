@@ -105,8 +105,11 @@ def folder(tmp_path: Path) -> SongFolder:
 
 @pytest.fixture(scope="module")
 def making(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Made:
-    """Of a song that nothing has happened to."""
-    made = make(engine, Outputs(tmp_path_factory.mktemp("whole")).song("night/song"), asked(engine, song()))
+    """Of a song that nothing has happened to, slow enough that its beats are seen."""
+    folder = Outputs(tmp_path_factory.mktemp("whole")).song("night/song")
+    with pytest.MonkeyPatch.context() as changed:
+        changed.setenv("DIFFRHYTHM_ENGINE_STEP_S", "0.1")
+        made = make(engine, folder, asked(engine, song()))
     assert made.state == "done", outcomes(made.folder)
     return made
 
@@ -183,7 +186,7 @@ def test_stopped_it_leaves_no_process(half: SongFolder) -> None:
 def test_stopped_and_killed_it_ends_with_the_sound_that_it_would_have_made_and_makes_no_step_twice(
     engine: Engine, begun: SongFolder, whole: SongFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("DIFFRHYTHM_ENGINE_STEP_S", "0.2")  # of the sines; so that the kill comes in time
+    monkeypatch.setenv("DIFFRHYTHM_ENGINE_STEP_S", "0.5")  # of ours, too: the kill is to come in time
     assert make(engine, begun, asked(engine, song()), kill_at=steps_of(begun) + 2).state == "done"
     assert causes(begun) == ["interrupted", "crash", None]
     assert steps_of(begun) <= STEPS

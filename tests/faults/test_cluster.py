@@ -176,7 +176,7 @@ def test_songs_end_as_they_would_at_home(tmp_path: Path, machines: Machines, apa
         job("fail bad-input", name="bad", threads=1),
         job("only 1\nsteps 3 0.01\nexit 3", name="crash", threads=1),
         job("steps 3 0.01\nhang", name="hangs", threads=1, stall_s=1.0, attempts=1),
-        job("only 1\nsteps 3 0.01\nspin", name="slow", threads=1, timeout_s=3.0),
+        job("only 1\nsteps 3 0.01\nspin", name="slow", threads=1, timeout_s=8.0),
         job("only 1\nsteps 3 0.01\neat 200\nhang", name="large", threads=1, memory_bytes=100 * 2**20),
     ]
     there, here = batch(tmp_path / "there", machines, jobs, apart=apart), Parent(tmp_path / "here", jobs)
@@ -218,16 +218,18 @@ def test_large_files_go_through_the_outputs_where_machines_see_them_and_through_
 def test_whoever_watches_sees_each_song_move_by_the_clock_of_his_own_machine_and_can_stop_one(
     tmp_path: Path, machines: Machines
 ) -> None:
-    jobs = [job(LONG, name="long", threads=1), *songs("steps 40 0.1", 1)]
+    go = tmp_path / "go"
+    jobs = [job(LONG, name="long", threads=1), *songs(f"steps 40 0.1\nwait {go}", 1)]
     parent = batch(tmp_path, machines, jobs)
 
     def moving() -> list[status.Row]:
         rows = status.look(parent.outputs).rows if parent.outputs.batch.exists() else ()
         return [row for row in rows if row.phase == "sample" and row.step >= 5]
 
-    rows = wait_for(lambda: moving() if len(moving()) == 2 else None)
+    rows = wait_for(lambda: rows if len(rows := moving()) == 2 else None)
     assert {(row.state, row.health) for row in rows} == {("running", "healthy")}
     parent.outputs.song("night/long").stop.touch()
+    go.touch()
     assert parent.wait() == 1
     assert causes(parent.outputs.song("night/long")) == ["interrupted"]
     assert state(parent.outputs.song("night/song-0")) == "done"
@@ -261,10 +263,12 @@ def test_ctrl_c_ends_what_sings_anywhere_leaves_the_rest_and_the_same_command_go
 def test_a_song_whose_machine_dies_goes_on_elsewhere_from_its_checkpoint_and_is_not_charged(
     tmp_path: Path, machines: Machines, apart: bool
 ) -> None:
-    jobs = songs("steps 80 0.1", 4, attempts=1)
+    go = tmp_path / "go"
+    jobs = songs(f"steps 40 0.1\nwait {go}", 4, attempts=1)
     parent = batch(tmp_path, machines, jobs, apart=apart)
     wait_for(lambda: all_sing(parent, jobs))
     machines.kill(machines.nodes[0])
+    go.touch()  # none was made before that
     machines.have(2)
     assert parent.wait() == 0
     ended = [causes(folder) for folder in folders(parent, jobs)]

@@ -71,7 +71,7 @@ def hangs(
     name: str, script: str, words: str = "hung: no CPU used and no", *, phase: str = "{phase}", **changes: Any
 ) -> Way:
     pattern = rf"{words} progress for \d+ s \(in phase {phase}\)"
-    return Way(name, script, "stalled", pattern, "degraded", changes={"stall_s": 1.0} | changes)
+    return Way(name, script, "stalled", pattern, "degraded", changes={"stall_s": 3.0} | changes)
 
 
 # Not those that end no process by default.
@@ -103,7 +103,8 @@ HANGING = [
 ]
 HANGING_OTHERS = [
     hangs("freeze", "freeze"),
-    hangs("spin", "spin", "still computing, but without", nice=19),
+    # Polite to the others, but on a busy machine still with the share of a core that counts as working.
+    hangs("spin", "spin", "still computing, but without", nice=5),
 ]
 EATING = [
     Way(
@@ -174,7 +175,7 @@ SILENT = [hangs(f"hang-{kind}", f"garbage {kind}\nhang", phase=SEEN) for kind in
 BORN = [phase for phase in PHASES if phase != "unborn"]
 
 DYING = [*cells(WAYS), *spread(OTHERS * 2), *spread(SIGNALS), *spread(EXITS), *spread(GARBAGE, BORN)]
-HUNG = [*cells(HANGING), *cells(HANGING_OTHERS, ["load", "sample", "after"]), *spread(SILENT, ["decode"])]
+HUNG = [*cells(HANGING), *cells(HANGING_OTHERS, ["lyrics", "sample", "after"]), *spread(SILENT, ["decode"])]
 NIGHTLY = [cell for cell in cells([*OTHERS, *SIGNALS, *EXITS]) + cells(GARBAGE, BORN) if cell not in DYING]
 HUNG_NIGHTLY = [cell for cell in cells([*HANGING_OTHERS, *SILENT]) if cell not in HUNG]
 # A song whose child took too much memory goes on alone, so these have a batch of their own.
@@ -242,8 +243,9 @@ def hung_all_night(tmp_path_factory: pytest.TempPathFactory) -> Night:
 
 def night_of_hanging(place: Path, cells: Sequence[Cell]) -> Night:
     # On a busy machine a child may take seconds to its first beat, but then it goes straight to its phase.
-    patience_s = {"load": 4.0} | dict.fromkeys(
-        ("lyrics", "style", "encode", "sample", "decode", "write"), 1.0
+    # And beside the patience its start has to have cost little of the processor, or it counts as working.
+    patience_s = {"load": 10.0} | dict.fromkeys(
+        ("lyrics", "style", "encode", "sample", "decode", "write"), 3.0
     )
     longest_first = sorted(cells, key=lambda cell: cell.phase not in ("unborn", "load"))
     return night(place, longest_first, workers=16, patience_s=patience_s)

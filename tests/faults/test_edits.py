@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from runner.files import read_json
 from runner.heartbeat import Heartbeat, read
 from runner.songfolder import Outputs
 from tests.faults.batches import ROOT, causes, wait_for
+from tests.faults.test_songs import slow
 
 RATE = 44100
 SECONDS = 12.0
@@ -42,9 +44,9 @@ def write(place: Path, job: str, keys: str = "spans: [[2, 4], [9, -1]]", more: s
     return path
 
 
-def batch(place: Path, job: Path) -> subprocess.Popen[str]:
+def batch(place: Path, job: Path, *more: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "runner.cli", "batch", job.name],
+        [sys.executable, "-m", "runner.cli", "batch", job.name, *more],
         cwd=place,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         stderr=subprocess.PIPE,
@@ -77,9 +79,11 @@ def test_the_fingerprint_covers_the_source_by_content_and_the_spans(place: Path)
 @pytest.mark.slow
 def test_an_edit_killed_on_its_way_goes_on_and_is_bit_for_bit_the_same(place: Path) -> None:
     whole = batch(place, write(place, "whole"))
-    assert whole.communicate(timeout=120)
+    assert whole.communicate(timeout=300)
     assert whole.returncode == 0
-    killed = batch(place, write(place, "killed"))
+    go = place / "go"
+    held = shlex.join(slow(holds_at=5, go=go)[:-1])  # without the verb
+    killed = batch(place, write(place, "killed"), "--engine", held)
     folder = Outputs(place / "outputs").song("killed/song")
 
     def pid_while_sampling() -> int | None:
@@ -87,7 +91,8 @@ def test_an_edit_killed_on_its_way_goes_on_and_is_bit_for_bit_the_same(place: Pa
         return beat.pid if isinstance(beat, Heartbeat) and beat.phase == "sample" and beat.step > 2 else None
 
     os.kill(wait_for(pid_while_sampling), signal.SIGKILL)
-    assert killed.communicate(timeout=120)
+    go.touch()
+    assert killed.communicate(timeout=300)
     assert killed.returncode == 0
     assert causes(folder) == ["crash", None]
     one, other = made(place, "whole"), made(place, "killed")
@@ -100,7 +105,7 @@ def test_an_edit_killed_on_its_way_goes_on_and_is_bit_for_bit_the_same(place: Pa
 @pytest.mark.slow
 def test_takes_of_an_edit_are_songs_and_processes_of_their_own(place: Path) -> None:
     ended = batch(place, write(place, "night", more=", takes: 2, steps: 1"))
-    _, err = ended.communicate(timeout=120)
+    _, err = ended.communicate(timeout=300)
     assert ended.returncode == 0, err
     first, second = made(place, "night"), made(place, "night", "song.2")
     assert [first["seed"], second["seed"]] == [3, 4]

@@ -66,8 +66,11 @@ def test_who_allocates_without_end_is_killed_by_the_kernel_and_nobody_else_is(
 def test_of_songs_that_together_want_more_than_there_is_some_are_killed_and_all_are_made(
     tmp_path: Path, cell: cgroups.Group
 ) -> None:
-    greedy = [job("only 1\neat 600\nsteps 60 0.1", name=name) for name in ("one", "two")]
+    go = tmp_path / "go"
+    greedy = [job(f"only 1\neat 600\nwait {go}", name=name) for name in ("one", "two")]
     parent = Parent(tmp_path, greedy, group=cell.entry, workers=2)
+    wait_for(lambda: any(causes(song) for song in parent.outputs.songs()))  # until the other has come for it
+    go.touch()
     assert parent.wait() == 0, parent.err
     ends = [causes(song) for song in parent.outputs.songs()]
     # Mostly one: but both may ask for the last page in the same moment.

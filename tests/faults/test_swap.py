@@ -111,7 +111,7 @@ def test_a_child_that_uses_swap_but_makes_progress_is_left_alone(
     tmp_path: Path, folder: SongFolder, swap: None, cgroup: Path
 ) -> None:
     script = f"cgroup {cgroup}\neat 200\ntouch 60 8"
-    parent = Parent(tmp_path, [job(script, stall_s=120.0, timeout_s=180.0)], thrash_s=2.0)
+    parent = Parent(tmp_path, [job(script, stall_s=120.0, timeout_s=180.0)], thrash_s=4.0)
     assert parent.wait(timeout_s=200) == 0, parent.err
     assert (state(folder), causes(folder)) == ("done", [None])
     assert outcomes(folder)[0]["peak_swap"] > 50 * MIB

@@ -194,12 +194,13 @@ def test_a_defect_of_ours_costs_its_song_and_not_the_night(tmp_path: Path, outpu
 def test_forced_songs_that_were_made_before_a_stop_are_not_made_again(
     tmp_path: Path, outputs: Outputs
 ) -> None:
-    jobs = [job("steps 2 0.01", name="first"), job("steps 300 0.02", name="second")]
+    jobs = [job("steps 2 0.01", name="first"), job("steps 1000 0.02", name="second")]
     assert Parent(tmp_path, [job("steps 1 0.01", name=j.song.name) for j in jobs]).wait() == 0
     forced = Parent(tmp_path, jobs, workers=1, force=True)
     second = outputs.song("night/second")
     wait_for(lambda: len(second.attempts()) == 2 and second.attempts()[1].checkpoint.exists())
     forced.kill()
+    jobs = [job("steps 2 0.01", name=name) for name in ("first", "second")]
     again = Parent(tmp_path, jobs, workers=1, force=True)
     assert again.wait() == 0
     assert [len(outputs.song(f"night/{name}").attempts()) for name in ("first", "second")] == [2, 3]
@@ -209,7 +210,7 @@ def test_forced_songs_that_were_made_before_a_stop_are_not_made_again(
 
 
 def test_a_night_under_nohup_outlives_its_terminal(tmp_path: Path, song: SongFolder) -> None:
-    jobs = [job("steps 40 0.02")]
+    jobs = [job(f"steps 4 0.02\nwait {tmp_path / 'go'}")]
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         parent = Parent(tmp_path, jobs)
@@ -217,6 +218,7 @@ def test_a_night_under_nohup_outlives_its_terminal(tmp_path: Path, song: SongFol
         signal.signal(signal.SIGHUP, before)
     wait_for(lambda: song.heartbeat.exists())
     parent.signal(signal.SIGHUP)
+    (tmp_path / "go").touch()
     assert parent.wait() == 0
     assert state(song) == "done"
 
@@ -285,7 +287,7 @@ def test_what_was_half_written_by_those_who_were_killed_is_gone_when_the_batch_e
     outputs.folder.mkdir()
     (outputs.folder / ".batch.json.1-ab.tmp").write_text("half a")
     folder = outputs.song("night/song")
-    parent = Parent(tmp_path, [job("only 1\nsteps 200 0.02")])
+    parent = Parent(tmp_path, [job("only 1\nsteps 1000 0.02")])
     pid = child_of(parent.process)
     wait_for(folder.heartbeat.exists)
     folder.heartbeat.with_name(f".heartbeat.json.{pid}-ab.tmp").write_text("half a")
@@ -312,7 +314,7 @@ def test_when_time_is_over_what_runs_is_interrupted_uncharged_and_the_next_batch
     tmp_path: Path, outputs: Outputs
 ) -> None:
     jobs = [job("steps 2000 0.02", name="long"), job("", name="other")]
-    parent = Parent(tmp_path, jobs, workers=1, until_s=6, around_s=0.0)
+    parent = Parent(tmp_path, jobs, workers=1, until_s=8, around_s=0.0)
     assert parent.wait() == 0, parent.err
     assert states(outputs) == {"night/long": "interrupted", "night/other": "left"}
     assert causes(outputs.song("night/long")) == ["interrupted"]
@@ -320,9 +322,9 @@ def test_when_time_is_over_what_runs_is_interrupted_uncharged_and_the_next_batch
     assert "night/other: left: too little time was left until" in parent.err
     assert survivors(outputs) == []
     assert batch_of(outputs).until_wall is not None
-    jobs = [replace(jobs[0], song=replace(jobs[0].song, lyrics="steps 5 0.01")), jobs[1]]
+    jobs = [replace(jobs[0], song=replace(jobs[0].song, lyrics="steps 1 0.01")), jobs[1]]
     assert Parent(tmp_path, jobs, workers=1).wait() == 0
-    assert read_json(outputs.song("night/long").manifest)["resumed_at"] > 5
+    assert read_json(outputs.song("night/long").manifest)["resumed_at"] > 0
     assert batch_of(outputs).until_wall is None
 
 

@@ -204,7 +204,7 @@ def test_a_child_and_its_children_are_born_into_the_group_and_ended_with_it_at_a
     )
     wait_for(lambda: len(unlimited.members()) == 2)
     unlimited.kill()
-    assert child.wait(timeout=10) == -9
+    assert child.wait(timeout=120) == -9
     wait_for(lambda: not unlimited.members())
 
 
@@ -217,5 +217,5 @@ def test_a_child_whose_group_is_gone_sings_without_it(tmp_path: Path) -> None:
         env={},
         group=tmp_path / "gone" / "cgroup.procs",
     )
-    assert child.wait(timeout=60) == 0
+    assert child.wait(timeout=120) == 0
     assert (tmp_path / "log").read_text() == "here\n"

@@ -47,7 +47,7 @@ def offered(shell: str, *words: str, folder: Path) -> list[str]:
         env=os.environ | protocol,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=False,
     )
     assert done.stderr == ""
@@ -119,7 +119,7 @@ def test_a_real_bash_completes(outputs: Outputs) -> None:
         env=os.environ | {"PATH": path},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=True,
     )
     assert done.stdout.splitlines() == ["complete -o default -F _runner_completion runner", "snow"]

@@ -189,7 +189,7 @@ def test_a_pipe_in_a_files_place_is_foreign_and_nobody_waits_for_it(tmp_path: Pa
     os.mkfifo(tmp_path / "m")
     code = "import pathlib, sys, runner.files; runner.files.read_json(pathlib.Path(sys.argv[1]))"
     command = [sys.executable, "-c", code, str(tmp_path / "m")]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert "ForeignFileError" in ended.stderr
 
 

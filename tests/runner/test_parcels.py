@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 from hypothesis import given
@@ -94,6 +97,40 @@ def test_papers_arrive_behind_what_they_vouch_for(order: list[str]) -> None:
             (here / file).write_bytes(b"x")
         carried = [parcel.name for parcel in parcels.changes(here, {})[0]]
     assert carried[2:] == ["attempts/1/outcome.json", "song.json"]
+
+
+def test_a_child_that_goes_on_while_it_is_read_is_told_of_no_step_whose_checkpoint_has_not_come(
+    here: Path, there: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = ("attempts/1/checkpoint.safetensors", "attempts/1/steps.jsonl")
+
+    def steps(folder: Path) -> tuple[int, int]:
+        """Those that the checkpoint holds, and those that the log tells of."""
+        checkpoint, log = ((folder / name).read_text() if (folder / name).exists() else "" for name in files)
+        return int(checkpoint or 0), log.count("\n")
+
+    def sing() -> None:
+        (here / files[0]).write_text(str(steps(here)[0] + 1))
+        with (here / files[1]).open("a") as log:
+            log.write("{}\n")
+
+    @contextmanager
+    def opened(path: Path) -> Iterator[BinaryIO]:
+        with files_opened(path) as file:
+            yield file
+        sing()
+
+    files_opened = parcels.opened
+    monkeypatch.setattr(parcels, "opened", opened)
+    sing()
+    seen: parcels.Seen = {}
+    for _ in range(3):
+        new, seen = parcels.changes(here, seen)
+        for parcel in new:
+            parcels.put(there, parcel)
+            held, told = steps(there)
+            assert held >= told
+    assert told >= 3
 
 
 def test_half_written_files_and_links_stay_where_they_are(here: Path, tmp_path: Path) -> None:

@@ -483,7 +483,7 @@ def schedule(folder: Path, *arguments: str, **environ: str) -> subprocess.Comple
         env=os.environ | environ,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=False,
     )
 
