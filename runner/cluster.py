@@ -9,18 +9,25 @@ newest checkpoint.
 from __future__ import annotations
 
 import asyncio
+import atexit
 import json
+import os
 import socket
 import time
+import warnings
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from importlib import import_module
+from queue import SimpleQueue
+from threading import Thread
 from typing import Any
 
 from runner import __version__, heartbeat, parcels, past, processes
 from runner import spool as spools
 from runner.admission import SONG_CORES, Need
-from runner.desk import Desk, Letter
+from runner.desk import ALONE_S, Desk, Letter
 from runner.errors import ClusterError, ForeignFileError, RunnerError
 from runner.files import is_full, read_json
 from runner.messages import FINAL_STATES, QueuedSong
@@ -36,6 +43,8 @@ LOSSES = 5
 STOPPED_S = 30.0
 # A cluster that is there answers within this.
 ANSWER_S = 10.0
+# What the address of a cluster begins with that lets a client in from outside.
+CLIENT = "ray://"
 # More than have a place are sent, so that a place that becomes free is taken at once.
 AHEAD = 2
 # How often to look whether what a song waits for is still to be had.
@@ -51,10 +60,9 @@ class Ray:
     ray: Any
 
     @property
-    def died(self) -> type[Exception]:
-        """What a machine's death is told by, and a desk's."""
-        error: type[Exception] = self.ray.exceptions.RayError
-        return error
+    def died(self) -> tuple[type[Exception], ...]:
+        """What a machine's death is told by, a desk's, and to Ray's client that it has lost its cluster."""
+        return self.ray.exceptions.RayError, ConnectionError
 
     def threads(self) -> int:
         """That a song which names no number gets: as many as it uses well, and every machine has."""
@@ -70,13 +78,21 @@ class Ray:
         return [resources for resources in alive if resources.get("CPU", 0) >= 1]
 
     def desk(self, models: Mapping[str, str], left_s: float | None) -> Any:
-        """A desk that lives where this process does (or the one that lets it in), and as long."""
+        """A desk that lives where this process does (or the one that lets it in), and as long.
+
+        Raises ClusterError where a client is let in by a machine that does not know the runner.
+        """
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         here = NodeAffinitySchedulingStrategy(self.ray.get_runtime_context().get_node_id(), soft=False)
-        return (
-            self.ray.remote(Desk).options(num_cpus=0, scheduling_strategy=here).remote(dict(models), left_s)
-        )
+        desk = self.ray.remote(Desk).options(num_cpus=0, scheduling_strategy=here)
+        try:
+            return desk.remote(dict(models), left_s)
+        except (ImportError, AttributeError) as error:
+            raise ClusterError(
+                f"the head of the cluster does not know the runner ({error}); "
+                "install the same one on every machine"
+            ) from error
 
     def send(self, errand: Errand, desk: Any, asked: Resources) -> Any:
         """The task that goes on the errand, with what it asks a machine for."""
@@ -134,36 +150,80 @@ def _with_gpus(machines: Sequence[Resources], gpus: int) -> tuple[Sequence[Resou
 @contextmanager
 def joined(address: str | None) -> Iterator[Ray | None]:
     """The cluster at that address: "auto" (the one that this machine belongs to), "local" (this machine is
-    all of it), "HOST:PORT" or "ray://HOST:PORT"; None: none. Raises ClusterError.
+    all of it), "HOST:PORT", or "ray://HOST:PORT" (this machine is none of it); None: none.
+
+    Raises ClusterError, also where it is lost and no song is there to say so.
     """
     if address is None:
         yield None
         return
+    from_outside = address.startswith(CLIENT)
+    # Whoever asks for something when the cluster is lost would else join, or start, some other one.
+    os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"
     try:
         import ray
+
+        if from_outside:
+            import_module("grpc")
     except ImportError as error:
         raise ClusterError(
-            f"--cluster {address}: Ray is not installed ({error}); "
+            f"--cluster {address}: what it needs is not installed ({error}); "
             "install the runner with its extra `cluster`"
         ) from error
     alone: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
     try:
         _knock(address)
-        ray.init(address=address, log_to_driver=False, logging_level="ERROR", **alone)
+        with warnings.catch_warnings(action="ignore"):
+            # What Ray's client has to say of a loss, with its traceback, we say in a line.
+            quiet = "CRITICAL" if from_outside else "ERROR"
+            ray.init(address=address, log_to_driver=False, logging_level=quiet, **alone)
     except (OSError, RuntimeError, ValueError) as error:
+        door = ", which lets clients in at port 10001, those with RAY_AUTH_MODE=token if it has a token"
         raise ClusterError(
             f"--cluster {address}: no cluster answers ({' '.join(str(error).split())[:200]}); "
-            "start one with `ray start --head`, or use --cluster local"
+            f"start one with `ray start --head`{door if from_outside else ''}, or use --cluster local"
         ) from error
     try:
-        yield Ray(ray)
+        with _told():
+            yield Ray(ray)
+    except BrokenPipeError:
+        raise  # of those who read what is printed
+    except (ray.exceptions.RayError, ConnectionError) as error:
+        raise ClusterError(_lost(error)) from error
     finally:
-        ray.shutdown()
+        if from_outside:
+            _leave(ray)
+        else:
+            ray.shutdown()
+
+
+def _leave(ray: Any) -> None:
+    """Disconnect from a head that may be silent: Ray itself would wait for it for ten minutes."""
+    leaving = Thread(target=ray.shutdown, daemon=True)
+    leaving.start()
+    leaving.join(ANSWER_S)
+    if leaving.is_alive():
+        atexit.unregister(ray.shutdown)  # which would wait for this one
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """That its cluster was lost before Ray's client tells by a bare Exception; here it is one of Ray.died."""
+    try:
+        yield
+    except Exception as error:
+        if type(error) is not Exception:
+            raise
+        raise ConnectionError(str(error)) from error
+
+
+def _lost(error: Exception) -> str:
+    return f"the cluster was lost ({' '.join(str(error).split())[:120]}); the same command goes on"
 
 
 def _knock(address: str) -> None:
     """Raises OSError where nobody listens: Ray itself would try for minutes."""
-    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    host, colon, port = address.removeprefix(CLIENT).rpartition(":")
     if colon and port.isdecimal():
         socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_S).close()
 
@@ -191,9 +251,12 @@ class Cluster:
         self._away: dict[str, _Away] = {}
         self._number = 0
         self._me = processes.me()
+        self._helper = _Helper()
         self._lost = ""  # why the cluster itself is gone
         # Of two who fetch at once one may hold a song's last letters while the other finds none.
         self._fetching = asyncio.Lock()
+        # A song that has come back waits until its letters are opened, though not until others are fetched.
+        self._opening = asyncio.Lock()
 
     async def supervise(
         self,
@@ -232,34 +295,33 @@ class Cluster:
         """One errand, from here and back; None: it was lost with its machine, or given up."""
         self._number += 1
         number, song = self._number, folder.id
-        errand = self._packed(job, folder, number, redo_degraded=redo_degraded)
         need = need_of(job, job.plan, self._house.shown, None)
         away = self._away[song] = _Away(job, number, folder, say)
         task = None
         try:
-            await _answer(self._desk.send.remote(song, number))
-            asked = share(self._ray.machines(), job.plan.threads, need)
-            task = self._ray.send(errand, self._desk, asked)
-            ended = await self._ended(task, away, asked)
-            await self._emptied(away)
+            await self._ask("send", song, number)
+            asked, task = await self._helper.does(lambda: self._sent(away, need, redo_degraded=redo_degraded))
+            if (ended := await self._ended(task, away, asked)) is not None:
+                await self._emptied(away)
         except self._ray.died as error:
             if (ours := self._ray.cause(error)) is not None:
                 raise ours from error
             ended = None
         finally:
             if task is not None:
-                self._ray.give_up(task)
-            async with self._fetching:  # so that no letter of it is just being opened
+                self._helper.begins(lambda: self._ray.give_up(task))
+            async with self._opening:  # no letter of it is opened meanwhile, and none later
                 self._away.pop(song, None)
             folder.heartbeat.unlink(missing_ok=True)  # of a process that nobody here knows
             self._spool.clear(number)
-            with suppress(self._ray.died):
-                await _answer(self._desk.back.remote(song))
+            if not self._house.stopping.is_set():
+                with suppress(*self._ray.died):
+                    await self._ask("back", song)
         return None if ended is None else self._at_home(job, folder, ended)
 
     async def _ended(self, task: Any, away: _Away, asked: Resources) -> QueuedSong | None:
         """How the song ended there, or before any machine took it; None: it was given up."""
-        work = asyncio.ensure_future(_answer(task))
+        work = asyncio.ensure_future(self._answer(lambda: task))
         stopping_since: float | None = None
         looked = time.monotonic()
         try:
@@ -271,8 +333,7 @@ class Cluster:
                 if not self._house.stopping.is_set():
                     if not away.begun and time.monotonic() - looked > LOOK_EVERY_S:
                         looked = time.monotonic()
-                        machines = await asyncio.to_thread(self._ray.machines)
-                        if not away.begun and not could_be_had(machines, asked):
+                        if not await self._could_be_had(asked) and not away.begun:
                             return None  # the last machine that had it has died
                     continue
                 stopping_since = stopping_since or time.monotonic()
@@ -313,18 +374,39 @@ class Cluster:
         told = (False, False)
         try:
             while True:
-                await self._collect()
+                if await self._collect() is not None:
+                    await self._ask("be_patient")
                 wish = (self._house.stopping.is_set(), self._house.hurry.is_set())
                 if wish != told:
                     told = wish
-                    await _answer(self._desk.stop_all.remote(hurry=wish[1]))
+                    await self._ask("stop_all", hurry=wish[1])
                 for song in [song for song, away in self._away.items() if away.folder.stop.exists()]:
-                    await _answer(self._desk.stop.remote(song))
+                    await self._ask("stop", song)
                 await asyncio.sleep(CARRY_EVERY_S)
-        except self._ray.died as error:
-            words = " ".join(str(error).split())[:120]
-            self._lost = f"the cluster was lost ({words}); the same command goes on"
+        except self._ray.died:
+            return  # those who wait for their songs find it said
+
+    async def _ask(self, question: str, *words: Any, **more: Any) -> Any:
+        """What the desk answers. A desk that does not is lost, and the cluster with it: raises Ray.died."""
+        nothing: tuple[type[Exception], ...] = (*self._ray.died, TimeoutError)
+        try:
+            answer = self._answer(lambda: getattr(self._desk, question).remote(*words, **more))
+            return await asyncio.wait_for(answer, ALONE_S)
+        except nothing as error:
+            self._lost = self._lost or _lost(error)
             self._house.stopping.set()
+            raise ConnectionError(self._lost) from error
+
+    async def _answer(self, asked: Callable[[], Any]) -> Any:
+        """What the task or the actor gives that is asked so."""
+        future = await self._helper.does(lambda: asked().future())
+        # Ray's client does not bear that somebody cancels one of its futures.
+        return await asyncio.shield(asyncio.wrap_future(future))
+
+    async def rest(self) -> None:
+        """Wait until nobody turns to Ray any more, if that does not take too long."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._helper.does(lambda: None), ANSWER_S)
 
     async def _collect(self) -> OSError | None:
         """Open all letters that lie on the desk; the error of a full disk, which they have to wait for.
@@ -334,7 +416,7 @@ class Cluster:
         async with self._fetching:
             if (full := await self._open_letters()) is not None:
                 return full
-            for letter in await _answer(self._desk.collect.remote()):
+            for letter in await self._ask("collect"):
                 away = self._away.get(letter.song)
                 if away is not None and away.number == letter.errand and away.lost is None:
                     away.begun = True
@@ -345,14 +427,16 @@ class Cluster:
         full = None
         for song, away in list(self._away.items()):
             try:
-                await self._open_all(away)
+                async with self._opening:
+                    if self._away.get(song) is away:
+                        await self._open_all(away)
             except (OSError, ForeignFileError) as error:
                 if isinstance(error, OSError) and is_full(error):
                     full = error
                     continue
                 away.lost = error
                 away.letters.clear()
-                await _answer(self._desk.stop.remote(song))
+                await self._ask("stop", song)
         return full
 
     async def _open_all(self, away: _Away) -> None:
@@ -371,6 +455,20 @@ class Cluster:
                 with suppress(OSError, ForeignFileError):
                     heartbeat.relay(away.folder.heartbeat, self._me)
             away.letters[0] = replace(away.letters[0], parcels=waiting[1:])
+
+    def _sent(self, away: _Away, need: Need, *, redo_degraded: bool) -> tuple[Resources, Any]:
+        """The task of a song, and what it asks for."""
+        errand = self._packed(away.job, away.folder, away.number, redo_degraded=redo_degraded)
+        asked = share(self._ray.machines(), away.job.plan.threads, need)
+        return asked, self._ray.send(errand, self._desk, asked)
+
+    async def _could_be_had(self, asked: Resources) -> bool:
+        """Of a cluster that does not say, it could."""
+        try:
+            machines = await asyncio.wait_for(self._helper.does(self._ray.machines), ANSWER_S)
+        except TimeoutError:
+            return True
+        return could_be_had(machines, asked)
 
     def _packed(self, job: Job, folder: SongFolder, number: int, *, redo_degraded: bool) -> Errand:
         house, sounds = self._house, _sounds(job)
@@ -392,9 +490,32 @@ class Cluster:
         )
 
 
-async def _answer(reference: Any) -> Any:
-    """What a task or an actor gives."""
-    return await asyncio.wrap_future(reference.future())
+class _Helper:
+    """A thread that turns to Ray for us, one thing after the other. Where a client's head is silent it may be
+    held up for minutes, in which signals still have to be heard; no end of ours waits for it.
+    """
+
+    def __init__(self) -> None:
+        self._work: SimpleQueue[tuple[Callable[[], Any], Future[Any]]] = SimpleQueue()
+        Thread(target=self._run, daemon=True).start()
+
+    def begins(self, work: Callable[[], Any]) -> Future[Any]:
+        result: Future[Any] = Future()
+        self._work.put((work, result))
+        return result
+
+    async def does(self, work: Callable[[], Any]) -> Any:
+        return await asyncio.wrap_future(self.begins(work))
+
+    def _run(self) -> None:
+        while True:
+            work, result = self._work.get()
+            if result.set_running_or_notify_cancel():
+                try:
+                    with _told():
+                        result.set_result(work())
+                except Exception as error:  # noqa: BLE001 — whoever waits for it is told
+                    result.set_exception(error)
 
 
 @asynccontextmanager
@@ -411,6 +532,7 @@ async def opened(
             carrier.cancel()
             with suppress(asyncio.CancelledError):
                 await carrier
+            await there.rest()
 
 
 def _sounds(job: Job) -> dict[str, tuple[str, bytes]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +20,9 @@ from runner.parcels import Parcel, size
 
 # What is left here lies in memory. A song that finds more than this waits, and asks again.
 MOST_BYTES = 256 * 2**20
+# A batch that has not been heard of for so long is gone, though nobody has said so: its machine lost its
+# power, or the network its cable. A slow line has to carry the largest collection within this.
+ALONE_S = 300.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +50,17 @@ class Reply:
 
 
 class Desk:
-    def __init__(self, models: Mapping[str, str] | None = None, left_s: float | None = None) -> None:
+    def __init__(
+        self,
+        models: Mapping[str, str] | None = None,
+        left_s: float | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         """models: folder of each bundle, by its hash, for machines that do not have it. left_s: seconds until
-        the batch has to end; None: when all is made.
+        the batch has to end; None: when all is made. clock: seconds in which this machine was awake.
         """
+        self._clock = clock
+        self._heard = clock()  # of the batch
         self._models = dict(models or {})
         self._until = None if left_s is None else _now() + left_s
         self._rooms: dict[str, Room] = defaultdict(Room)
@@ -78,8 +88,13 @@ class Desk:
 
     def collect(self) -> list[Letter]:
         """All letters since the last time, in their order."""
+        self.be_patient()
         letters, self._letters, self._bytes = self._letters, [], 0
         return letters
+
+    def be_patient(self) -> None:
+        """The batch is there, though it has no room for letters now."""
+        self._heard = self._clock()
 
     def stop(self, song: str) -> None:
         self._to_stop.add(song)
@@ -90,6 +105,9 @@ class Desk:
     # ------------------------------------------------------------ what songs do
 
     def leave_word(self, letter: Letter) -> Reply:
+        """Raises ConnectionError where there seems to be no batch any more: nobody needs the song."""
+        if (silent_s := self._clock() - self._heard) > ALONE_S:
+            raise ConnectionError(f"nothing was heard of the batch for {silent_s:.0f} s")
         if self._errand.get(letter.song) != letter.errand:
             return Reply(taken=True, stop="stray", hurry=True)  # to nobody
         stop = "batch" if self._stopping else "song" if letter.song in self._to_stop else ""

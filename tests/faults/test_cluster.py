@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from runner import manifest, processes, status
@@ -109,6 +110,53 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machines]:
 def machines(running: Machines) -> Machines:
     running.have(2)
     return running
+
+
+class Door:
+    """What lets clients into a cluster whose machines they are none of."""
+
+    def __init__(self, machines: Machines) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.port = free.getsockname()[1]
+        where = (f"--address={machines.address}", "--host=127.0.0.1", f"--port={self.port}")
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "ray.util.client.server", *where],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        wait_for(self.is_open)
+
+    def is_open(self) -> bool:
+        with suppress(OSError):
+            socket.create_connection(("127.0.0.1", self.port)).close()
+            return True
+        return False
+
+    def drop(self) -> None:
+        """Lose all who have come in."""
+        for one in psutil.Process(self.process.pid).children():
+            one.kill()
+
+    def shut(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
+@pytest.fixture(scope="module")
+def door(running: Machines) -> Iterator[Door]:
+    door = Door(running)
+    yield door
+    door.shut()
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that is away for two seconds is gone, and not only after half a minute."""
+    monkeypatch.setenv("RAY_CLIENT_RECONNECT_GRACE_PERIOD", "2")
+
+
+def from_outside(tmp_path: Path, door: Door, jobs: list[Job], **options: Any) -> Parent:
+    return Parent(tmp_path, jobs, cluster=f"ray://127.0.0.1:{door.port}", **options)
 
 
 def batch(tmp_path: Path, machines: Machines, jobs: list[Job], **options: Any) -> Parent:
@@ -463,4 +511,61 @@ def test_this_machine_alone_is_a_cluster_too(tmp_path: Path) -> None:
     parent = Parent(tmp_path, jobs, cluster="local")
     assert parent.wait() == 0
     assert state(folders(parent, jobs)[0]) == "done"
+    assert_nothing_is_left(parent)
+
+
+def test_songs_of_one_who_is_outside_of_the_cluster_end_as_those_of_one_inside_and_are_stopped_as_they(
+    tmp_path: Path, machines: Machines, door: Door
+) -> None:
+    jobs = [
+        *songs(SHORT, 1),
+        job("fail bad-input", name="bad", threads=1),
+        job("only 1\nsteps 3 0.01\nexit 3", name="crash", threads=1),
+    ]
+    long = [job(LONG, name=f"long-{number}", threads=1) for number in range(2)]
+    parent = from_outside(tmp_path, door, [*jobs, *long])
+    ends = [[None], ["bad-input"], ["crash", None]]
+    wait_for(lambda: [causes(folder) for folder in folders(parent, jobs)] == ends, timeout_s=120.0)
+    wait_for(lambda: all_sing(parent, long))
+    stopped = folders(parent, long)[0]
+    stopped.stop.touch()
+    wait_for(lambda: states(parent)[stopped.id] == "interrupted")
+    parent.signal(signal.SIGINT)
+    assert parent.wait() == 130
+    assert leftovers(parent.outputs) == []
+    assert [state(folder) for folder in folders(parent, jobs)] == ["done", "failed", "done"]
+    assert [causes(folder) for folder in folders(parent, long)] == [["interrupted"]] * 2
+    assert parent.err.count("\n") == 5  # of each song how it ended, and nothing of Ray's
+    assert_nothing_is_left(parent)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_client_that_is_killed_leaves_no_child_and_the_same_command_goes_on(
+    tmp_path: Path, machines: Machines, door: Door
+) -> None:
+    jobs = songs(LONG, 2)
+    parent = from_outside(tmp_path, door, jobs)
+    wait_for(lambda: all_sing(parent, jobs), timeout_s=120.0)
+    parent.kill()
+    wait_for(lambda: not leftovers(parent.outputs))
+    again = from_outside(tmp_path, door, songs("steps 200 0.001", 2))
+    assert again.wait() == 0
+    for folder in folders(again, jobs):
+        assert [each["cause"] for each in read_json(folder.manifest)["attempts"]] == ["lost", None]
+        assert steps_of(folder) <= 200
+    assert_nothing_is_left(again)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_client_that_loses_its_cluster_says_so_of_each_song_and_leaves_no_child(
+    tmp_path: Path, machines: Machines, door: Door
+) -> None:
+    jobs = songs(LONG, 2)
+    parent = from_outside(tmp_path, door, jobs)
+    wait_for(lambda: all_sing(parent, jobs), timeout_s=120.0)
+    door.drop()
+    assert parent.wait() == 1
+    assert sorted(states(parent).values()) == ["interrupted"] * 2
+    assert parent.err.count("interrupted: the cluster was lost") == 2
+    assert "Traceback" not in parent.err
     assert_nothing_is_left(parent)

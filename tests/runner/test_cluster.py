@@ -5,17 +5,20 @@ from __future__ import annotations
 import asyncio
 import errno
 import io
+import sys
+import threading
 from collections.abc import Coroutine
 from concurrent.futures import Future
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
 
 from runner.admission import Need
-from runner.cluster import Cluster, Ray, _Away, could_be_had, places, share
+from runner.cluster import Cluster, Ray, _Away, could_be_had, joined, places, share
 from runner.desk import Desk, Letter
+from runner.errors import ClusterError
 from runner.parcels import Parcel
 from runner.songfolder import Outputs, SongFolder
 from runner.spool import Spool
@@ -31,23 +34,28 @@ class RayError(Exception):
 
 
 class Far:
-    """A desk at the other end of a wire. is_slow: its next answer is a large one, and takes its time."""
+    """A desk at the other end of a wire. is_slow: its next answer is a large one, and takes its time.
+    broken: what is told by the wire.
+    """
 
     def __init__(self) -> None:
         self.desk = Desk()
         self.asked: list[str] = []
         self.is_slow = False
+        self.broken: Exception | None = None
 
     def __getattr__(self, question: str) -> Any:
         return SimpleNamespace(remote=lambda *words, **more: self.ask(question, *words, **more))
 
     def ask(self, question: str, *words: Any, **more: Any) -> Any:
         self.asked.append(question)
+        if self.broken is not None:
+            raise self.broken
         answer: Future[Any] = Future()
         value = getattr(self.desk, question)(*words, **more)
         if self.is_slow:
             self.is_slow = False
-            asyncio.get_running_loop().call_later(0.2, answer.set_result, value)
+            threading.Timer(0.2, answer.set_result, [value]).start()
         else:
             answer.set_result(value)
         return SimpleNamespace(future=lambda: answer)
@@ -65,7 +73,12 @@ def spool(tmp_path: Path) -> Spool:
 
 
 def cluster(far: Far, spool: Spool, **house: Any) -> Cluster:
-    ray = SimpleNamespace(desk=lambda models, left_s: far, died=RayError, lend=lambda thing: thing)
+    ray = SimpleNamespace(
+        desk=lambda models, left_s: far,
+        died=(RayError, ConnectionError),
+        cause=lambda error: None,
+        lend=lambda thing: thing,
+    )
     return Cluster(ray, House(mark="", await_s=0.2, **house), {}, spool)  # type: ignore[arg-type]
 
 
@@ -273,3 +286,28 @@ def test_an_error_of_our_own_code_there_is_none_of_the_machine() -> None:
     assert cluster.cause(RayError(broken)) is broken
     assert cluster.cause(RayError()) is None
     assert cluster.cause(RayError(RayError())) is None  # there, it lost the desk
+
+
+@pytest.mark.parametrize(
+    "told", [RayError(), ConnectionError("gone"), Exception("Ray Client is not connected")]
+)
+def test_a_desk_that_does_not_answer_is_the_end_of_all_songs_but_of_none_for_good(
+    there: Cluster, far: Far, folder: SongFolder, told: Exception
+) -> None:
+    far.broken = told
+    house = there._house
+    ended = run(there.supervise(job(""), folder, house, lambda said: None))
+    assert (ended.state, house.stopping.is_set()) == ("left", True)
+    assert "the cluster was lost" in ended.note
+    assert "the same command goes on" in ended.note
+
+
+def test_where_the_client_lacks_what_it_needs_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ENABLE_AUTO_CONNECT", "")
+    monkeypatch.setitem(sys.modules, "ray", ModuleType("ray"))
+    monkeypatch.setitem(sys.modules, "grpc", None)
+    with (
+        pytest.raises(ClusterError, match=r"not installed \(.*grpc.*\); install .* `cluster`"),
+        joined("ray://a:1"),
+    ):
+        pass

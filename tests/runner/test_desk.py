@@ -8,7 +8,7 @@ import pytest
 
 from runner import desk as desks
 from runner.admission import Free, Need
-from runner.desk import Desk, Letter, Reply
+from runner.desk import ALONE_S, Desk, Letter, Reply
 from runner.messages import QueuedSong
 from runner.parcels import Parcel
 
@@ -73,6 +73,22 @@ def test_a_desk_that_is_full_takes_no_more_until_it_was_emptied(
     assert not desk.leave_word(letter("b", 2)).taken
     desk.collect()
     assert desk.leave_word(letter("b", 2)).taken
+
+
+def test_songs_end_when_nobody_has_fetched_anything_for_long_and_go_on_when_somebody_does_again() -> None:
+    now = [0.0]
+    desk = Desk(clock=lambda: now[0])
+    desk.send("a", 1)
+    for hear in (desk.collect, desk.be_patient):
+        hear()
+        now[0] += ALONE_S
+        assert desk.leave_word(Letter("a", 1)) == Reply(taken=True)
+        now[0] += 1.0
+        with pytest.raises(ConnectionError, match="301 s"):
+            desk.leave_word(Letter("a", 1))
+    desk.collect()
+    desk.send("a", 2)
+    assert desk.leave_word(Letter("a", 2)) == Reply(taken=True)
 
 
 def test_one_song_is_stopped_or_all_of_them(desk: Desk) -> None:
