@@ -218,7 +218,8 @@ def _told() -> Iterator[None]:
 
 
 def _lost(error: Exception) -> str:
-    return f"the cluster was lost ({' '.join(str(error).split())[:120]}); the same command goes on"
+    words = " ".join(str(error).split())[:120] or "no answer"
+    return f"the cluster was lost ({words}); the same command goes on"
 
 
 def _knock(address: str) -> None:
