@@ -15,20 +15,20 @@ import os
 import socket
 import time
 import warnings
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from importlib import import_module
 from queue import SimpleQueue
 from threading import Thread
-from typing import Any
+from typing import Any, TypeVar
 
 from runner import __version__, heartbeat, parcels, past, processes
 from runner import spool as spools
 from runner.admission import SONG_CORES, Need
 from runner.desk import ALONE_S, Desk, Letter
-from runner.errors import ClusterError, ForeignFileError, RunnerError
+from runner.errors import ClusterError, ForeignFileError, MachineError
 from runner.files import is_full, read_json
 from runner.messages import FINAL_STATES, QueuedSong
 from runner.node import Errand, sing
@@ -50,6 +50,7 @@ AHEAD = 2
 # How often to look whether what a song waits for is still to be had.
 LOOK_EVERY_S = 10.0
 
+Found = TypeVar("Found")
 Resources = Mapping[str, float]  # what a machine has, or a task asks for, by Ray's names
 
 
@@ -72,10 +73,10 @@ class Ray:
         """How many songs of so many threads and GPUs have a place at once; at least one."""
         return places(self.machines(), threads, gpus)
 
-    def machines(self) -> list[Resources]:
-        """What each has that songs can be made on."""
-        alive = [node["Resources"] for node in self.ray.nodes() if node["Alive"]]
-        return [resources for resources in alive if resources.get("CPU", 0) >= 1]
+    def machines(self, without: Collection[str] = ()) -> list[Resources]:
+        """What each has that songs can be made on. without: those that Ray knows by these names."""
+        alive = [node for node in self.ray.nodes() if node["Alive"] and node["NodeID"] not in without]
+        return [node["Resources"] for node in alive if node["Resources"].get("CPU", 0) >= 1]
 
     def desk(self, models: Mapping[str, str], left_s: float | None) -> Any:
         """A desk that lives where this process does (or the one that lets it in), and as long.
@@ -94,10 +95,14 @@ class Ray:
                 "install the same one on every machine"
             ) from error
 
-    def send(self, errand: Errand, desk: Any, asked: Resources) -> Any:
-        """The task that goes on the errand, with what it asks a machine for."""
+    def send(self, errand: Errand, desk: Any, asked: Resources, without: Collection[str]) -> Any:
+        """The task that goes on the errand, with what it asks a machine for, and those that it avoids."""
         task = self.ray.remote(sing).options(
-            num_cpus=asked["CPU"], num_gpus=asked["GPU"], memory=asked["memory"], max_retries=0
+            num_cpus=asked["CPU"],
+            num_gpus=asked["GPU"],
+            memory=asked["memory"],
+            max_retries=0,
+            label_selector={"ray.io/node-id": f"!in({','.join(sorted(without))})"} if without else None,
         )
         return task.remote(errand, desk)
 
@@ -112,7 +117,14 @@ class Ray:
     def cause(self, error: Exception) -> Exception | None:
         """What our own code raised in a task; None: it ended with its machine, or because it lost us."""
         cause = getattr(error, "cause", None)
+        if isinstance(cause, Exception) and "No module named 'runner" in str(cause):
+            words = "a machine of the cluster does not have the runner; install the same one on every machine"
+            return ClusterError(words)
         return cause if isinstance(cause, Exception) and not isinstance(cause, self.died) else None
+
+    def ran_out_of_memory(self, error: Exception) -> bool:
+        """Has Ray killed a task because there was none left on its machine?"""
+        return isinstance(error, self.ray.exceptions.OutOfMemoryError)
 
 
 def share(machines: Sequence[Resources], threads: int, need: Need) -> Resources:
@@ -177,7 +189,7 @@ def joined(address: str | None) -> Iterator[Ray | None]:
             # What Ray's client has to say of a loss, with its traceback, we say in a line.
             quiet = "CRITICAL" if from_outside else "ERROR"
             ray.init(address=address, log_to_driver=False, logging_level=quiet, **alone)
-    except (OSError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         door = ", which lets clients in at port 10001, those with RAY_AUTH_MODE=token if it has a token"
         raise ClusterError(
             f"--cluster {address}: no cluster answers ({' '.join(str(error).split())[:200]}); "
@@ -231,15 +243,18 @@ def _knock(address: str) -> None:
 
 @dataclass(slots=True)
 class _Away:
-    """A song on its way. begun: some machine has taken it. lost: why nothing of it can be put here."""
+    """A song on its way. without: machines that it avoids. begun: some machine has taken it. lost: why
+    nothing of it can be put here.
+    """
 
     job: Job
     number: int
     folder: SongFolder
     say: Callable[[QueuedSong], None]
+    without: Collection[str] = ()
     begun: bool = False
     letters: list[Letter] = field(default_factory=list)
-    lost: OSError | RunnerError | None = None
+    lost: Exception | None = None
 
 
 class Cluster:
@@ -268,13 +283,24 @@ class Cluster:
         *,
         redo_degraded: bool = False,
     ) -> QueuedSong:
-        """Have the song made on whichever machine has room; its final state."""
+        """Have the song made on whichever machine has room; its final state.
+
+        Raises MachineError where none of the machines can.
+        """
         began, losses, reached = time.monotonic(), 0, -1.0
+        without: set[str] = set()
         folder.clean()
         folder.stop.unlink(missing_ok=True)
         while not house.stopping.is_set():
             number = folder.next_number
-            ended = await self._errand(job, folder, say, redo_degraded=redo_degraded)
+            try:
+                ended = await self._errand(job, folder, say, without, redo_degraded=redo_degraded)
+            except MachineError as error:
+                without.add(error.machine)
+                if not await self._machines(without):
+                    raise
+                say(QueuedSong(folder.id, "queued", note=f"{error}; it goes on elsewhere"))
+                continue
             if ended is not None:
                 return replace(ended, seconds=time.monotonic() - began)
             redo_degraded &= folder.next_number == number  # else that making is under way
@@ -291,22 +317,35 @@ class Cluster:
         return QueuedSong(folder.id, "interrupted", note=words)
 
     async def _errand(
-        self, job: Job, folder: SongFolder, say: Callable[[QueuedSong], None], *, redo_degraded: bool
+        self,
+        job: Job,
+        folder: SongFolder,
+        say: Callable[[QueuedSong], None],
+        without: Collection[str],
+        *,
+        redo_degraded: bool,
     ) -> QueuedSong | None:
         """One errand, from here and back; None: it was lost with its machine, or given up."""
         self._number += 1
         number, song = self._number, folder.id
         need = need_of(job, job.plan, self._house.shown, None)
-        away = self._away[song] = _Away(job, number, folder, say)
+        away = self._away[song] = _Away(job, number, folder, say, without)
         task = None
         try:
             await self._ask("send", song, number)
-            asked, task = await self._helper.does(lambda: self._sent(away, need, redo_degraded=redo_degraded))
+            asked, task = await self._in_time(
+                self._helper.does(lambda: self._sent(away, need, redo_degraded=redo_degraded))
+            )
             if (ended := await self._ended(task, away, asked)) is not None:
                 await self._emptied(away)
         except self._ray.died as error:
             if (ours := self._ray.cause(error)) is not None:
                 raise ours from error
+            if self._ray.ran_out_of_memory(error):
+                with suppress(*self._ray.died):
+                    await self._ask("killed_for_memory", song)
+            ended = None
+        except TimeoutError:
             ended = None
         finally:
             if task is not None:
@@ -328,13 +367,16 @@ class Cluster:
         try:
             while not work.done():
                 await asyncio.wait({work}, timeout=CARRY_EVERY_S)
-                if not away.begun and away.folder.stop.exists():
+                if work.done():
+                    break
+                if not away.begun and _is_asked_to_stop(away.folder):
                     away.folder.stop.unlink(missing_ok=True)
                     return QueuedSong(away.folder.id, "interrupted", note=STOPPED)
                 if not self._house.stopping.is_set():
                     if not away.begun and time.monotonic() - looked > LOOK_EVERY_S:
                         looked = time.monotonic()
-                        if not await self._could_be_had(asked) and not away.begun:
+                        machines = await self._machines(away.without)
+                        if not could_be_had(machines, asked) and not away.begun:
                             return None  # the last machine that had it has died
                     continue
                 stopping_since = stopping_since or time.monotonic()
@@ -372,31 +414,65 @@ class Cluster:
 
     async def carry(self) -> None:
         """Letters here, wishes to stop there, until this is cancelled or the cluster is lost."""
-        told = (False, False)
+        told, full_since = (False, False), None
         try:
             while True:
-                if await self._collect() is not None:
+                if (full := await self._collect()) is None:
+                    full_since = None
+                else:
+                    full_since = full_since or time.monotonic()
                     await self._ask("be_patient")
+                    if time.monotonic() - full_since > self._house.await_s:
+                        await self._give_up_waiting(full)
                 wish = (self._house.stopping.is_set(), self._house.hurry.is_set())
                 if wish != told:
                     told = wish
                     await self._ask("stop_all", hurry=wish[1])
-                for song in [song for song, away in self._away.items() if away.folder.stop.exists()]:
+                for song in [song for song, away in self._away.items() if _is_asked_to_stop(away.folder)]:
                     await self._ask("stop", song)
                 await asyncio.sleep(CARRY_EVERY_S)
         except self._ray.died:
             return  # those who wait for their songs find it said
+        except Exception as error:  # noqa: BLE001 — without us no song comes home
+            self._lost = f"a defect of the runner ({type(error).__name__}: {error}); the same command goes on"
+            self._house.stopping.set()
+
+    async def _give_up_waiting(self, full: OSError) -> None:
+        """Of songs whose letters have waited for room on the disk, which others may then find."""
+        for song, away in list(self._away.items()):
+            if away.letters:
+                away.lost = full
+                away.letters.clear()
+                await self._ask("stop", song)
 
     async def _ask(self, question: str, *words: Any, **more: Any) -> Any:
         """What the desk answers. A desk that does not is lost, and the cluster with it: raises Ray.died."""
         nothing: tuple[type[Exception], ...] = (*self._ray.died, TimeoutError)
         try:
-            answer = self._answer(lambda: getattr(self._desk, question).remote(*words, **more))
-            return await asyncio.wait_for(answer, ALONE_S)
+            return await self._in_time(
+                self._answer(lambda: getattr(self._desk, question).remote(*words, **more))
+            )
         except nothing as error:
             self._lost = self._lost or _lost(error)
             self._house.stopping.set()
             raise ConnectionError(self._lost) from error
+
+    async def _in_time(self, work: Coroutine[Any, Any, Found]) -> Found:
+        """What it gives. Raises TimeoutError after ALONE_S, sooner where the batch is to end."""
+        task, began = asyncio.ensure_future(work), time.monotonic()
+        stopping_since: float | None = None
+        try:
+            while not task.done():
+                await asyncio.wait({task}, timeout=CARRY_EVERY_S)
+                now = time.monotonic()
+                if self._house.stopping.is_set():
+                    stopping_since = stopping_since or now
+                is_late = stopping_since is not None and now - stopping_since > STOPPED_S
+                if not task.done() and (is_late or now - began > ALONE_S):
+                    raise TimeoutError
+            return task.result()
+        finally:
+            task.cancel()
 
     async def _answer(self, asked: Callable[[], Any]) -> Any:
         """What the task or the actor gives that is asked so."""
@@ -431,7 +507,7 @@ class Cluster:
                 async with self._opening:
                     if self._away.get(song) is away:
                         await self._open_all(away)
-            except (OSError, ForeignFileError) as error:
+            except Exception as error:  # noqa: BLE001 — whatever one song has sent costs no other its letters
                 if isinstance(error, OSError) and is_full(error):
                     full = error
                     continue
@@ -453,23 +529,24 @@ class Cluster:
         while waiting := away.letters[0].parcels:
             parcels.put(away.folder.folder, _as_here(waiting[0], away.job), self._spool)
             if waiting[0].name == away.folder.heartbeat.name:
-                with suppress(OSError, ForeignFileError):
+                with suppress(OSError, ForeignFileError, ValueError, OverflowError):
                     heartbeat.relay(away.folder.heartbeat, self._me)
             away.letters[0] = replace(away.letters[0], parcels=waiting[1:])
 
     def _sent(self, away: _Away, need: Need, *, redo_degraded: bool) -> tuple[Resources, Any]:
         """The task of a song, and what it asks for."""
         errand = self._packed(away.job, away.folder, away.number, redo_degraded=redo_degraded)
-        asked = share(self._ray.machines(), away.job.plan.threads, need)
-        return asked, self._ray.send(errand, self._desk, asked)
+        asked = share(self._ray.machines(away.without), away.job.plan.threads, need)
+        return asked, self._ray.send(errand, self._desk, asked, away.without)
 
-    async def _could_be_had(self, asked: Resources) -> bool:
-        """Of a cluster that does not say, it could."""
+    async def _machines(self, without: Collection[str]) -> list[Resources]:
+        """As Ray.machines; none where the cluster does not say."""
+        work = self._helper.does(lambda: self._ray.machines(without))
         try:
-            machines = await asyncio.wait_for(self._helper.does(self._ray.machines), ANSWER_S)
+            machines: list[Resources] = await asyncio.wait_for(work, ANSWER_S)
         except TimeoutError:
-            return True
-        return could_be_had(machines, asked)
+            return []
+        return machines
 
     def _packed(self, job: Job, folder: SongFolder, number: int, *, redo_degraded: bool) -> Errand:
         house, sounds = self._house, _sounds(job)
@@ -542,6 +619,12 @@ def _sounds(job: Job) -> dict[str, tuple[str, bytes]]:
     return {name: (path.name, path.read_bytes()) for name, path in places.items() if path is not None}
 
 
+def _is_asked_to_stop(folder: SongFolder) -> bool:
+    with suppress(OSError):  # a disk that does not answer asks nothing
+        return folder.stop.exists()
+    return False
+
+
 def _as_here(parcel: parcels.Parcel, job: Job) -> parcels.Parcel:
     """A paper with the names that the song's files have here."""
     file = parcel.name.rpartition("/")[2]
@@ -554,6 +637,6 @@ def _as_here(parcel: parcels.Parcel, job: Job) -> parcels.Parcel:
             if request[name] is not None:
                 request[name] = str(getattr(job.song, name))
         request["model"] = job.song.model
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return parcel  # whoever reads it will say what is wrong with it
     return replace(parcel, data=json.dumps(content, ensure_ascii=False).encode(errors="backslashreplace"))

@@ -29,13 +29,15 @@ ALONE_S = 300.0
 class Letter:
     """What a song has to say: how it stands, where that has changed, and what is new in its folder.
 
-    errand: which of its errands; after a node was given up for dead there may be a second one.
+    errand: which of its errands; after a node was given up for dead there may be a second one. number: which
+    of the errand's letters, from 1; 0: none that could come twice.
     """
 
     song: str
     errand: int
     said: tuple[QueuedSong, ...] = ()
     parcels: tuple[Parcel, ...] = ()
+    number: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +67,9 @@ class Desk:
         self._until = None if left_s is None else _now() + left_s
         self._rooms: dict[str, Room] = defaultdict(Room)
         self._node: dict[str, str] = {}  # where each song is
+        self._node_now: dict[str, float] = {}  # by each node's own clock, when a song last asked for a place
         self._errand: dict[str, int] = {}
+        self._taken: dict[str, int] = {}  # the newest letter of each song's errand
         self._letters: list[Letter] = []
         self._bytes = 0
         self._stopping = self._hurry = False
@@ -84,6 +88,7 @@ class Desk:
         if node is not None:
             self._rooms[node].leave(song)
         self._errand.pop(song, None)
+        self._taken.pop(song, None)
         self._to_stop.discard(song)
 
     def collect(self) -> list[Letter]:
@@ -113,6 +118,9 @@ class Desk:
         stop = "batch" if self._stopping else "song" if letter.song in self._to_stop else ""
         if self._letters and self._bytes + size(letter.parcels) > MOST_BYTES:
             return Reply(taken=False, stop=stop, hurry=self._hurry)
+        if letter.number and letter.number <= self._taken.get(letter.song, 0):
+            return Reply(taken=True, stop=stop, hurry=self._hurry)  # whoever sent it had no answer
+        self._taken[letter.song] = letter.number
         if letter.said or letter.parcels:
             self._letters.append(letter)
             self._bytes += size(letter.parcels)
@@ -152,6 +160,7 @@ class Desk:
         if self._errand.get(song) != errand:
             return Obstacle("turn", "another errand makes it")
         self._node[song] = node
+        self._node_now[node] = now
         return self._rooms[node].enter(song, need, free, now, despite_memory=despite_memory, overdue=overdue)
 
     def uses(self, node: str, song: str, errand: int, private: int) -> bool:
@@ -160,6 +169,12 @@ class Desk:
             return False  # given up for dead meanwhile
         self._rooms[node].uses(song, private)
         return self._rooms[node].is_heaviest(song)
+
+    def killed_for_memory(self, song: str) -> None:
+        """By the cluster itself, which was quicker than the song's supervision."""
+        node = self._node.get(song)
+        if node is not None:
+            self._rooms[node].ran_out(self._node_now[node])
 
     def ran_out(self, node: str, now: float) -> None:
         self._rooms[node].ran_out(now)

@@ -8,7 +8,8 @@
     ├── OutputError             the output folder cannot be written
     ├── CheckError              the child that checks a batch beforehand has itself failed
     ├── ModelError              a model that could not be got, checked or found
-    ├── ClusterError            a cluster that cannot be reached, or a machine of it that cannot sing
+    ├── ClusterError            a cluster that cannot be reached, or has no machine for a song
+    │   └── MachineError        one of its machines cannot sing; another one may
     └── ForeignFileError        a state file that is torn, of a newer version, or not ours
 
 Messages have three parts: what is wrong, where, what to do.
@@ -99,7 +100,19 @@ class ModelError(RunnerError):
 
 
 class ClusterError(RunnerError):
-    """A cluster that cannot be reached, or a machine of it that cannot make songs."""
+    """A cluster that cannot be reached, or that has no machine for a song."""
+
+
+class MachineError(ClusterError):
+    """A machine of a cluster that cannot make a song which another one may."""
+
+    def __init__(self, words: str, machine: str) -> None:
+        """machine: what the cluster knows it by."""
+        super().__init__(words, machine)
+        self.machine = machine
+
+    def __str__(self) -> str:
+        return one_line(str(self.args[0]))
 
 
 class ForeignFileError(RunnerError):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import socket
+import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -20,7 +21,7 @@ from runner import __version__, bundles, cgroups, parcels, processes
 from runner.admission import Free, Need, Obstacle
 from runner.bundles import Ask
 from runner.desk import Letter, Reply
-from runner.errors import ClusterError
+from runner.errors import ClusterError, MachineError, RunnerError
 from runner.files import is_full
 from runner.messages import QueuedSong
 from runner.processes import Identity
@@ -31,6 +32,8 @@ from runner.until import Until, clocks
 
 # As often as people look.
 WORD_EVERY_S = 1.0
+# So long a song is not watched at the most, because the desk does not answer.
+USES_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,19 +65,27 @@ def sing(errand: Errand, desk: Any) -> QueuedSong:
     """Make the song of the errand here; its final state. The desk has all of its files by then, if there was
     room for them here.
 
-    Raises ClusterError where this machine cannot even try.
+    Raises MachineError where this machine cannot even try.
     """
+    import ray
+
+    here, node = socket.gethostname(), ray.get_runtime_context().get_node_id()
     try:
-        return _sung(errand, desk)
+        return _sung(errand, desk, node)
+    except ConnectionError:
+        raise  # of the way to the desk
+    except RunnerError as error:
+        words = str(error)
+        raise MachineError(words if words.startswith(here) else f"{here}: {words}", node) from error
     except OSError as error:
         words = f"{error.strerror or error}: {error.filename or bundles.cache()}"
         if not is_full(error):
-            raise ClusterError(f"{socket.gethostname()}: {words}; look what is wrong there") from error
-        words = f"on {socket.gethostname()}: {words}; make room, then run the same command again"
+            raise MachineError(f"{here}: {words}; look what is wrong there", node) from error
+        words = f"on {here}: {words}; make room, then run the same command again"
         return QueuedSong(errand.job.song.id, "interrupted", note=words)
 
 
-def _sung(errand: Errand, desk: Any) -> QueuedSong:
+def _sung(errand: Errand, desk: Any, node: str) -> QueuedSong:
     import ray
 
     if errand.version != __version__:
@@ -85,10 +96,13 @@ def _sung(errand: Errand, desk: Any) -> QueuedSong:
     # Ray takes a task that waits in its main thread for idle, and gives its cores to one more song.
     with _place() as outputs, ThreadPoolExecutor(max_workers=2) as others:
 
-        def ask(question: str, *words: Any, **more: Any) -> Any:
-            return others.submit(lambda: ray.get(getattr(desk, question).remote(*words, **more))).result()
+        def ask(question: str, *words: Any, within_s: float | None = None, **more: Any) -> Any:
+            def answer() -> Any:
+                return ray.get(getattr(desk, question).remote(*words, **more), timeout=within_s)
 
-        return asyncio.run(_sing(errand, outputs, ask, ray.get_runtime_context().get_node_id()))
+            return others.submit(answer).result()
+
+        return asyncio.run(_sing(errand, outputs, ask, node))
 
 
 async def _sing(errand: Errand, outputs: Outputs, ask: Ask, node: str) -> QueuedSong:
@@ -112,7 +126,9 @@ async def _sing(errand: Errand, outputs: Outputs, ask: Ask, node: str) -> Queued
             while not work.done():
                 await asyncio.wait({work}, timeout=WORD_EVERY_S)
                 await _heed(post, house, folder)
-            await post.send_all()
+            await post.send_all(errand.await_s)
+            if post.lost is not None and work.result().state not in ("done", "degraded", "failed"):
+                raise post.lost  # nobody stopped it, so it goes on elsewhere
             return work.result()
         finally:
             await end_strays(house)
@@ -131,9 +147,10 @@ async def _heed(post: _Post, house: House, folder: SongFolder) -> None:
 
     try:
         reply = await post.send()
-    except (ray.exceptions.ObjectStoreFullError, ray.exceptions.OutOfDiskError):
-        return  # there is no room for the letter now; it is sent again
-    except ray.exceptions.RayError:
+    except ray.exceptions.RayError as error:
+        if _has_no_room(error):
+            return  # it is sent again
+        post.lost = error
         reply = Reply(taken=False, stop="batch", hurry=True)
     if reply.stop == "song":
         folder.stop.touch()
@@ -143,8 +160,17 @@ async def _heed(post: _Post, house: House, folder: SongFolder) -> None:
         house.hurry.set()
 
 
+def _has_no_room(error: Exception) -> bool:
+    """Is there none for the letter, now, on the machines that it goes through?"""
+    import ray
+
+    return isinstance(error, ray.exceptions.ObjectStoreFullError | ray.exceptions.OutOfDiskError)
+
+
 class _Post:
-    """What is sent home. A letter that could not be taken yet is sent again as it is."""
+    """What is sent home. A letter that could not be taken yet is sent again as it is. lost: why the desk once
+    did not answer.
+    """
 
     def __init__(self, ask: Ask, errand: Errand, folder: SongFolder) -> None:
         self._ask, self._errand, self._folder = ask, errand, folder
@@ -152,6 +178,8 @@ class _Post:
         self._seen = self._next = parcels.stamps(folder.folder)
         self._said: list[QueuedSong] = []
         self._letter: Letter | None = None
+        self._number = 0
+        self.lost: Exception | None = None
 
     def say(self, song: QueuedSong) -> None:
         here = f"on {socket.gethostname()}"
@@ -164,15 +192,27 @@ class _Post:
                 parcels.changes, self._folder.folder, self._seen, self._leave
             )
             said, self._said = self._said, []
-            self._letter = Letter(self._folder.id, self._errand.number, tuple(said), tuple(new))
+            self._number += 1
+            self._letter = Letter(self._folder.id, self._errand.number, tuple(said), tuple(new), self._number)
         reply: Reply = await asyncio.to_thread(self._ask, "leave_word", self._letter)
         if reply.taken:
             self._letter, self._seen = None, self._next
         return reply
 
-    async def send_all(self) -> None:
-        """Until the desk has all of it. Raises ray's error where there is no desk any more."""
-        while not (await self.send()).taken or parcels.changes(self._folder.folder, self._seen)[0]:
+    async def send_all(self, patience_s: float) -> None:
+        """Until the desk has all of it. Raises ray's error where there is no desk any more, or, after
+        patience_s, no room on the way to it.
+        """
+        until = time.monotonic() + patience_s
+        while True:
+            try:
+                taken = (await self.send()).taken
+            except Exception as error:
+                if not _has_no_room(error) or time.monotonic() >= until:
+                    raise
+                taken = False
+            if taken and not parcels.changes(self._folder.folder, self._seen)[0]:
+                return
             await asyncio.sleep(WORD_EVERY_S / 10)
 
 
@@ -218,7 +258,9 @@ class _Door:
         return found
 
     def uses(self, song: str, private: int) -> None:
-        self._heaviest = bool(self._ask("uses", self._node, song, self._errand, private))
+        with suppress(TimeoutError):  # the song itself is watched all the same
+            answer = self._ask("uses", self._node, song, self._errand, private, within_s=USES_S)
+            self._heaviest = bool(answer)
 
     def is_heaviest(self, song: str) -> bool:
         """As it was at the last look."""

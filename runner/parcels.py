@@ -136,7 +136,7 @@ def _parcel(folder: Path, name: str, before: Stamp | None, leave: Leave | None) 
     is_growing = name.rpartition("/")[2] in _GROWING
     start = before[1] if before is not None and is_growing else 0
     with opened(folder / name) as file:
-        is_large = os.fstat(file.fileno()).st_size >= LARGE and not is_growing
+        is_large = os.fstat(file.fileno()).st_size >= LARGE and not is_growing and not _rank(name)
         if is_large and leave is not None and (left := leave(file)) is not None:
             return Parcel(name, b"", left=left)
         file.seek(start)

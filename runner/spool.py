@@ -37,7 +37,10 @@ class Spool:
 
     def is_here(self) -> bool:
         """Does this machine see it?"""
-        return self.folder.is_dir()
+        try:
+            return self.folder.is_dir()
+        except OSError:  # something of that path is not ours to look at, or its disk does not answer
+            return False
 
     def leave(self, file: BinaryIO, errand: int) -> str | None:
         """Copy the file for who called the errand; the copy's name. None: it cannot be left here.
@@ -48,6 +51,7 @@ class Spool:
         try:
             with (self.folder / name).open("xb") as copy:
                 shutil.copyfileobj(file, copy, 2**20)
+                os.fchmod(copy.fileno(), 0o644)  # it may be somebody else who takes it
                 copy.flush()
                 os.fsync(copy.fileno())
         except OSError:  # full, vanished, or not ours to write to

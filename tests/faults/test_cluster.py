@@ -414,8 +414,31 @@ def test_where_no_machine_has_a_gpu_or_the_only_one_dies_songs_are_made_without(
         first = wait_for(lambda: next((f for f in folders(parent, jobs) if steps_of(f) >= 3), None))
         assert said(first, "CUDA_VISIBLE_DEVICES") == "0"
         machines.kill(node)
+        # Its child lives a moment longer than its machine, which without power it would not.
+        wait_for(
+            lambda: {said(folder, "CUDA_VISIBLE_DEVICES") for folder in folders(parent, jobs)} == {""},
+            timeout_s=120,
+        )
         go.touch()
         assert parent.wait(timeout_s=120) == 0
+    assert {said(folder, "CUDA_VISIBLE_DEVICES") for folder in folders(parent, jobs)} == {""}
+    assert_nothing_is_left(parent)
+
+
+def test_a_song_that_one_machine_cannot_even_try_is_made_on_another(
+    tmp_path: Path, machines: Machines
+) -> None:
+    (tmp_path / "file").touch()
+    there = os.environ["XDG_CACHE_HOME"]
+    os.environ["XDG_CACHE_HOME"] = str(tmp_path / "file")
+    jobs = songs(f"say-env CUDA_VISIBLE_DEVICES\n{SHORT}", 2, gpus=1)
+    try:
+        with machines.one_more(num_gpus=1):  # where a song that wants a GPU goes first
+            parent = batch(tmp_path, machines, jobs)
+            assert parent.wait(timeout_s=120) == 0, parent.err
+    finally:
+        os.environ["XDG_CACHE_HOME"] = there
+    assert "Not a directory" in parent.outputs.log.read_text()
     assert {said(folder, "CUDA_VISIBLE_DEVICES") for folder in folders(parent, jobs)} == {""}
     assert_nothing_is_left(parent)
 
@@ -549,7 +572,7 @@ def test_a_client_that_is_killed_leaves_no_child_and_the_same_command_goes_on(
     parent.kill()
     wait_for(lambda: not leftovers(parent.outputs))
     again = from_outside(tmp_path, door, songs("steps 200 0.001", 2))
-    assert again.wait() == 0
+    assert again.wait() == 0, again.err
     for folder in folders(again, jobs):
         assert [each["cause"] for each in read_json(folder.manifest)["attempts"]] == ["lost", None]
         assert steps_of(folder) <= 200

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import io
+import json
 import sys
 import threading
 from collections.abc import Coroutine
@@ -19,6 +20,7 @@ from runner.admission import Need
 from runner.cluster import Cluster, Ray, _Away, could_be_had, joined, places, share
 from runner.desk import Desk, Letter
 from runner.errors import ClusterError
+from runner.heartbeat import Pulse
 from runner.parcels import Parcel
 from runner.songfolder import Outputs, SongFolder
 from runner.spool import Spool
@@ -77,6 +79,7 @@ def cluster(far: Far, spool: Spool, **house: Any) -> Cluster:
         desk=lambda models, left_s: far,
         died=(RayError, ConnectionError),
         cause=lambda error: None,
+        ran_out_of_memory=lambda error: False,
         lend=lambda thing: thing,
     )
     return Cluster(ray, House(mark="", await_s=0.2, **house), {}, spool)  # type: ignore[arg-type]
@@ -259,7 +262,9 @@ def ray(*machines: dict[str, float]) -> tuple[Ray, list[dict[str, Any]]]:
         return SimpleNamespace(remote=lambda *words: None)
 
     module = SimpleNamespace(
-        nodes=lambda: [{"Alive": True, "Resources": each} for each in machines],
+        nodes=lambda: [
+            {"Alive": True, "NodeID": str(number), "Resources": each} for number, each in enumerate(machines)
+        ],
         remote=lambda function: SimpleNamespace(options=options),
         exceptions=SimpleNamespace(RayError=RayError),
     )
@@ -269,8 +274,66 @@ def ray(*machines: dict[str, float]) -> tuple[Ray, list[dict[str, Any]]]:
 def test_a_head_without_cores_is_no_machine_for_songs() -> None:
     cluster, asked = ray(machine(0, 9 * GB, gpus=8), machine(4, GB))
     assert cluster.machines() == [machine(4, GB)]
-    cluster.send(None, None, share(cluster.machines(), 8, Need(GB, gpus=1)))  # type: ignore[arg-type]
-    assert asked == [{"num_cpus": 4, "num_gpus": 0, "memory": GB, "max_retries": 0}]
+    cluster.send(None, None, share(cluster.machines(), 8, Need(GB, gpus=1)), ())  # type: ignore[arg-type]
+    assert asked == [{"num_cpus": 4, "num_gpus": 0, "memory": GB, "max_retries": 0, "label_selector": None}]
+
+
+def test_a_machine_that_is_avoided_is_not_counted_on() -> None:
+    cluster, asked = ray(machine(8), machine(4), machine(2))
+    assert cluster.machines(without={"0", "2"}) == [machine(4)]
+    cluster.send(None, None, machine(4), {"2", "0"})  # type: ignore[arg-type]
+    assert asked[0]["label_selector"] == {"ray.io/node-id": "!in(0,2)"}
+
+
+def test_what_a_machine_without_the_runner_raises_is_told_in_words() -> None:
+    cluster, _ = ray()
+    told = cluster.cause(RayError(RuntimeError("cannot import: No module named 'runner'")))
+    assert isinstance(told, ClusterError)
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("heartbeat.json", b'{"spent_s": {"load": 1e999}}'),
+        ("heartbeat.json", None),
+        ("attempts/1/request.json", b"[" * 100_000),
+        ("../song.wav", b"sound"),
+    ],
+)
+def test_whatever_one_song_sends_the_letters_of_others_are_opened(
+    there: Cluster, far: Far, folder: SongFolder, name: str, data: bytes | None
+) -> None:
+    other = Outputs(folder.outputs.folder).song("night/well")
+    other.prepare()
+    away(there, far, folder)
+    well = away(there, far, other)
+    if data is None:  # a beat that is one, but for a time that no clock shows
+        (folder.folder / "beat").mkdir()
+        Pulse(folder.folder / "beat" / "heartbeat.json", song=folder.id, attempt=1, density=4)
+        beat = json.loads((folder.folder / "beat" / "heartbeat.json").read_text())
+        data = json.dumps(beat | {"spent_s": {"load": 0}}).replace('"load": 0', '"load": 1e999').encode()
+    far.desk.leave_word(letter(folder, name, data))
+    far.desk.leave_word(letter(other))
+    run(there._emptied(well))
+    assert other.audio("wav").read_bytes() == b"sound"
+
+
+def test_songs_whose_letters_wait_too_long_for_the_disk_are_given_up_and_told_to_stop(
+    there: Cluster, far: Far, small_disk: Path
+) -> None:
+    folder = Outputs(small_disk / "outputs").song("night/song")
+    folder.prepare()
+    song = away(there, far, folder)
+    far.desk.leave_word(letter(folder, data=bytes(10**6)))
+
+    async def carried() -> None:
+        carrier = asyncio.create_task(there.carry())
+        while not far.desk.leave_word(Letter(folder.id, 1)).stop:
+            await asyncio.sleep(0.05)
+        carrier.cancel()
+        assert isinstance(song.lost, OSError)
+
+    run(asyncio.wait_for(carried(), 60))
 
 
 def test_the_gpu_that_ray_has_given_a_song_is_not_waited_for_again_there(

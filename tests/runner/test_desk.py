@@ -51,6 +51,26 @@ def test_letters_are_given_once_and_in_their_order(desk: Desk) -> None:
     assert desk.collect() == []
 
 
+def test_a_letter_that_comes_twice_because_its_answer_was_lost_is_given_once(desk: Desk) -> None:
+    first = Letter("a", 1, parcels=(Parcel("worker.log", b"x"),), number=1)
+    for _ in range(2):
+        assert desk.leave_word(first).taken
+    assert desk.collect() == [first]
+    assert desk.leave_word(first).taken
+    assert desk.collect() == []
+    desk.send("a", 2)
+    assert desk.leave_word(Letter("a", 2, said=first.said, parcels=first.parcels, number=1)).taken
+    assert len(desk.collect()) == 1
+
+
+def test_where_the_cluster_itself_killed_for_memory_there_are_fewer_places(desk: Desk) -> None:
+    assert enter(desk, "n", "a") == enter(desk, "n", "b") == ""
+    desk.killed_for_memory("a")
+    desk.back("a")
+    assert enter(desk, "n", "c") == "waits for its turn: 1 at once, since memory ran out"
+    desk.killed_for_memory("unknown")
+
+
 def test_an_empty_letter_is_only_a_question(desk: Desk) -> None:
     assert desk.leave_word(Letter("a", 1)) == Reply(taken=True)
     assert desk.collect() == []

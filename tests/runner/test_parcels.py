@@ -204,10 +204,12 @@ def test_a_large_file_is_left_in_a_folder_that_both_see_and_moved_from_there(
     (here / "song.wav").write_bytes(sound)
     (here / "attempts/1/worker.log").write_bytes(log)
     (here / "song.json").write_bytes(paper)
+    (here / "attempts/1/request.json").write_bytes(log)  # names of files in it are still to be changed
     new, _ = parcels.changes(here, {}, lambda file: spool.leave(file, 1))
     assert {parcel.name: len(parcel.data or b"") for parcel in new} == {
         "song.wav": 0,
         "attempts/1/worker.log": LARGE,
+        "attempts/1/request.json": LARGE,
         "song.json": 2,
     }
     for parcel in new:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from pathlib import Path
 
 import pytest
@@ -75,3 +76,16 @@ def test_nothing_is_taken_but_what_is_left_there(outputs: Outputs, name: str) ->
         with pytest.raises(ForeignFileError, match="no file of a song"):
             spool.take(name, outputs.folder / "song.wav")
     assert [path.name for path in outputs.folder.iterdir()] == ["secret"]
+
+
+def test_a_folder_that_cannot_be_looked_at_is_not_shared(tmp_path: Path) -> None:
+    assert not Spool(tmp_path / ("x" * 300)).is_here()
+
+
+def test_what_is_left_can_be_read_by_others_whatever_the_umask(outputs: Outputs) -> None:
+    before = os.umask(0o077)
+    try:
+        with spools.opened(outputs) as spool:
+            assert (spool.folder / left(spool, 1)).stat().st_mode & 0o777 == 0o644
+    finally:
+        os.umask(before)
