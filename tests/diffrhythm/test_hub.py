@@ -115,7 +115,7 @@ def test_a_pull_killed_half_way_is_gone_on_with(files: Files, models: Path, stan
     reached = context.Event()
     child = context.Process(target=pull_slowly, args=(files, models, stand_in.address, reached))
     child.start()
-    assert reached.wait(60)
+    assert reached.wait(300)
     assert child.pid is not None
     os.kill(child.pid, signal.SIGKILL)
     child.join()
