@@ -413,7 +413,7 @@ def killed(files: Files, models: Path) -> Path:
     reached = context.Event()
     child = context.Process(target=import_slowly, args=(files, models, reached))
     child.start()
-    assert reached.wait(60)
+    assert reached.wait(300)
     assert child.pid is not None
     os.kill(child.pid, signal.SIGKILL)
     child.join()
