@@ -43,6 +43,8 @@ LOSSES = 5
 STOPPED_S = 30.0
 # A cluster that is there answers within this.
 ANSWER_S = 10.0
+# So often a client asks to be let in.
+TRIES = 3
 # What the address of a cluster begins with that lets a client in from outside.
 CLIENT = "ray://"
 # More than have a place are sent, so that a place that becomes free is taken at once.
@@ -185,10 +187,9 @@ def joined(address: str | None) -> Iterator[Ray | None]:
     alone: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
     try:
         _knock(address)
-        with warnings.catch_warnings(action="ignore"):
-            # What Ray's client has to say of a loss, with its traceback, we say in a line.
-            quiet = "CRITICAL" if from_outside else "ERROR"
-            ray.init(address=address, log_to_driver=False, logging_level=quiet, **alone)
+        # What Ray's client has to say of a loss, with its traceback, we say in a line.
+        quiet = "CRITICAL" if from_outside else "ERROR"
+        _enter(ray, address=address, log_to_driver=False, logging_level=quiet, **alone)
     except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         door = ", which lets clients in at port 10001, those with RAY_AUTH_MODE=token if it has a token"
         raise ClusterError(
@@ -207,6 +208,19 @@ def joined(address: str | None) -> Iterator[Ray | None]:
             _leave(ray)
         else:
             ray.shutdown()
+
+
+def _enter(ray: Any, **settings: Any) -> None:
+    for tries_left in reversed(range(TRIES)):
+        try:
+            with warnings.catch_warnings(action="ignore"):
+                ray.init(**settings)
+            return
+        except ConnectionAbortedError:
+            # The head was there, the process that it begins for each client was not: it is forked while other
+            # threads talk, and sometimes does not live.
+            if not tries_left:
+                raise
 
 
 def _leave(ray: Any) -> None:

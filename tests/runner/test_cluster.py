@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Coroutine
 from concurrent.futures import Future
+from contextlib import nullcontext
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -17,7 +18,7 @@ from typing import Any
 import pytest
 
 from runner.admission import Need
-from runner.cluster import Cluster, Ray, _Away, could_be_had, joined, places, share
+from runner.cluster import Cluster, Ray, _Away, _enter, could_be_had, joined, places, share
 from runner.desk import Desk, Letter
 from runner.errors import ClusterError
 from runner.heartbeat import Pulse
@@ -374,3 +375,15 @@ def test_where_the_client_lacks_what_it_needs_the_extra_is_named(monkeypatch: py
         joined("ray://a:1"),
     ):
         pass
+
+
+@pytest.mark.parametrize(("failures", "is_in"), [(0, True), (2, True), (3, False)])
+def test_a_client_that_is_not_let_in_by_chance_asks_again(failures: int, is_in: bool) -> None:
+    left = [ConnectionAbortedError("Initialization failure from server")] * failures
+
+    def init(**_: Any) -> None:
+        if left:
+            raise left.pop()
+
+    with nullcontext() if is_in else pytest.raises(ConnectionAbortedError):
+        _enter(SimpleNamespace(init=init), address="ray://a:1")
