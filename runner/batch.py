@@ -30,7 +30,7 @@ from runner.words import Change, size
 VIEW_EVERY_S = 1.0
 # A batch of a thousand songs takes long to write down; what changes sooner after that than so many times as
 # long waits for the next look.
-REST = 20
+REST = 50
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
