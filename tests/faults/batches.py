@@ -166,7 +166,9 @@ class Parent:
         named = tmp_path / "apart" if apart else self.outputs.folder
         around = alone_with(self.outputs.folder, named) if apart else []
         self._paper = tmp_path / "jobs.json"
-        self._paper.write_text(json.dumps({"jobs": [_plain(j) for j in jobs], "options": options}))
+        self._paper.write_text(
+            json.dumps({"jobs": [_plain(j) for j in jobs], "options": options}, default=str)
+        )
         self.process = subprocess.Popen(
             [*around, sys.executable, "-m", "tests.faults.parent", str(self._paper), str(named)],
             cwd=ROOT,

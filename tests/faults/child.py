@@ -3,6 +3,7 @@
 Runs in the worker's place: `python child.py REQUEST`. The words:
     steps N SECONDS      N steps of that length, each with a beat and a checkpoint (a text file with its step)
     pad KIB              every sound and checkpoint from here on is so much longer
+    say-clip             write the path of its clip, and what that holds, to the log
     hang                 sleep for ever, with an alive thread that goes on beating
     freeze               stop all threads (SIGSTOP)
     spin                 compute for ever without progress
@@ -226,6 +227,10 @@ class Child:
         self.do_eat(mib)
         while True:
             self.touch(64)
+
+    def do_say_clip(self) -> None:
+        clip = Path(self.request.style_audio or "")
+        print(f"clip {clip} {clip.read_text()}", flush=True)
 
     def do_pad(self, kib: str) -> None:
         self.padding = b" " * (int(kib) << 10)

@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 from runner import batch, forecast, verdict
 from runner.errors import RunnerError
@@ -25,7 +26,7 @@ def main(paper: Path, folder: Path) -> int:
     os.environ["PYTHONPATH"] = str(ROOT)
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     jobs = [
-        Job(Song(**each["song"]), SongAnswer(**each["answer"]), each["fingerprint"])
+        Job(_song(each["song"]), SongAnswer(**each["answer"]), each["fingerprint"])
         for each in content["jobs"]
     ]
     options = content["options"]
@@ -55,6 +56,11 @@ def main(paper: Path, folder: Path) -> int:
     for song in ended.songs:
         print(f"{song.song}: {song.state}: {song.note}", file=sys.stderr)
     return ended.exit_code(strict=strict)
+
+
+def _song(settings: dict[str, Any]) -> Song:
+    clip = settings["style_audio"]
+    return Song(**settings | {"style_audio": clip and Path(clip)})
 
 
 if __name__ == "__main__":

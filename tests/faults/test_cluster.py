@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -263,6 +264,31 @@ def test_large_files_go_through_the_outputs_where_machines_see_them_and_through_
     assert_nothing_is_left(parent)
 
 
+def test_a_clip_is_read_where_it_lies_if_the_machine_sees_it_and_comes_through_ray_if_not(
+    tmp_path: Path, machines: Machines, apart: bool
+) -> None:
+    place = tmp_path / "outputs" / "clip.wav"
+    place.parent.mkdir()
+    place.write_text("a-sound")
+    named = tmp_path / "apart" / "clip.wav" if apart else place  # as the batch calls it
+    plain = job("say-clip", style=None, style_audio=place)
+    wanted = replace(
+        plain,
+        song=replace(plain.song, style_audio=named),
+        fingerprint=manifest.fingerprint(plain.song, plain.answer),
+    )
+    parent = batch(tmp_path, machines, [wanted], apart=apart)
+    assert parent.wait() == 0, parent.err
+    (folder,) = folders(parent, [wanted])
+    (attempt,) = folder.attempts()
+    (line,) = (line for line in attempt.log.read_text().splitlines() if line.startswith("clip "))
+    _, path, sound = line.split()
+    assert sound == "a-sound"
+    assert (path == str(named)) is not apart
+    assert read_json(attempt.request)["style_audio"] == str(named)
+    assert_nothing_is_left(parent)
+
+
 def test_whoever_watches_sees_each_song_move_by_the_clock_of_his_own_machine_and_can_stop_one(
     tmp_path: Path, machines: Machines
 ) -> None:
@@ -287,7 +313,8 @@ def test_whoever_watches_sees_each_song_move_by_the_clock_of_his_own_machine_and
 def test_ctrl_c_ends_what_sings_anywhere_leaves_the_rest_and_the_same_command_goes_on(
     tmp_path: Path, machines: Machines
 ) -> None:
-    jobs = songs(LONG, 5, threads=2)  # two have a place, two are sent ahead
+    # Two have a place, two are sent ahead; their children have children that hide.
+    jobs = songs(f"setsid\ndaemon\n{LONG}", 5, threads=2)
     parent = batch(tmp_path, machines, jobs)
     wait_for(lambda: sum(steps_of(folder) > 2 for folder in folders(parent, jobs)) >= 2)
     sent = [folder for folder in folders(parent, jobs) if folder.folder.is_dir()]
