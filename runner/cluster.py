@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import json
+import math
 import os
 import socket
 import time
@@ -120,8 +121,10 @@ class Ray:
         """What our own code raised in a task; None: it ended with its machine, or because it lost us."""
         cause = getattr(error, "cause", None)
         if isinstance(cause, Exception) and "No module named 'runner" in str(cause):
-            words = "a machine of the cluster does not have the runner; install the same one on every machine"
-            return ClusterError(words)
+            ip = str(getattr(error, "ip", ""))
+            words = f"{ip or 'a machine'}: does not have the runner; install the same one on every machine"
+            known = [node["NodeID"] for node in self.ray.nodes() if node.get("NodeManagerAddress") == ip]
+            return MachineError(words, known[0]) if len(known) == 1 else ClusterError(words)
         return cause if isinstance(cause, Exception) and not isinstance(cause, self.died) else None
 
     def ran_out_of_memory(self, error: Exception) -> bool:
@@ -144,6 +147,7 @@ def share(machines: Sequence[Resources], threads: int, need: Need) -> Resources:
 def places(machines: Sequence[Resources], threads: int, gpus: int) -> int:
     """As Ray.places."""
     machines, gpus = _with_gpus(machines, gpus)
+    threads = min(threads, max((int(each["CPU"]) for each in machines), default=threads))
     wanted = {"CPU": threads, "GPU": gpus}
     held = (min(int(each[name] // count) for name, count in wanted.items() if count) for each in machines)
     return max(1, sum(held))
@@ -281,7 +285,7 @@ class Cluster:
         self._away: dict[str, _Away] = {}
         self._number = 0
         self._me = processes.me()
-        self._helper = _Helper()
+        self._helper, self._sender = _Helper(), _Helper()
         self._lost = ""  # why the cluster itself is gone
         # Of two who fetch at once one may hold a song's last letters while the other finds none.
         self._fetching = asyncio.Lock()
@@ -303,21 +307,24 @@ class Cluster:
         """
         began, losses, reached = time.monotonic(), 0, -1.0
         without: set[str] = set()
+        refused: MachineError | None = None
         folder.clean()
         folder.stop.unlink(missing_ok=True)
         while not house.stopping.is_set():
-            number = folder.next_number
+            number, avoided = folder.next_number, len(without)
             try:
                 ended = await self._errand(job, folder, say, without, redo_degraded=redo_degraded)
             except MachineError as error:
                 without.add(error.machine)
-                if not await self._machines(without):
-                    raise
-                say(QueuedSong(folder.id, "queued", note=f"{error}; it goes on elsewhere"))
-                continue
+                ended, refused = None, error
             if ended is not None:
                 return replace(ended, seconds=time.monotonic() - began)
             redo_degraded &= folder.next_number == number  # else that making is under way
+            if refused is not None and await self._machines(without) == []:
+                raise refused
+            if len(without) > avoided:
+                say(QueuedSong(folder.id, "queued", note=f"{refused}; it goes on elsewhere"))
+                continue
             t = past.recall(folder, job.fingerprint).checkpoint_t
             losses, reached = (0, t) if t > reached else (losses + 1, reached)
             if losses >= LOSSES:
@@ -348,7 +355,8 @@ class Cluster:
         try:
             await self._ask("send", song, number)
             asked, task = await self._in_time(
-                self._helper.does(lambda: self._sent(away, need, redo_degraded=redo_degraded))
+                self._sender.does(lambda: self._sent(away, need, redo_degraded=redo_degraded)),
+                patience_s=math.inf,  # many may be sent at once, with their sounds
             )
             if (ended := await self._ended(task, away, asked)) is not None:
                 await self._emptied(away)
@@ -390,7 +398,9 @@ class Cluster:
                     if not away.begun and time.monotonic() - looked > LOOK_EVERY_S:
                         looked = time.monotonic()
                         machines = await self._machines(away.without)
-                        if not could_be_had(machines, asked) and not away.begun:
+                        is_vain = machines is not None and not could_be_had(machines, asked)
+                        is_vain |= machines == [] and bool(away.without)
+                        if is_vain and not away.begun:
                             return None  # the last machine that had it has died
                     continue
                 stopping_since = stopping_since or time.monotonic()
@@ -454,9 +464,12 @@ class Cluster:
     async def _give_up_waiting(self, full: OSError) -> None:
         """Of songs whose letters have waited for room on the disk, which others may then find."""
         for song, away in list(self._away.items()):
-            if away.letters:
-                away.lost = full
-                away.letters.clear()
+            async with self._opening:
+                is_waiting = bool(away.letters)
+                if is_waiting:
+                    away.lost = full
+                    away.letters.clear()
+            if is_waiting:
                 await self._ask("stop", song)
 
     async def _ask(self, question: str, *words: Any, **more: Any) -> Any:
@@ -471,8 +484,8 @@ class Cluster:
             self._house.stopping.set()
             raise ConnectionError(self._lost) from error
 
-    async def _in_time(self, work: Coroutine[Any, Any, Found]) -> Found:
-        """What it gives. Raises TimeoutError after ALONE_S, sooner where the batch is to end."""
+    async def _in_time(self, work: Coroutine[Any, Any, Found], patience_s: float = ALONE_S) -> Found:
+        """What it gives. Raises TimeoutError after patience_s, sooner where the batch is to end."""
         task, began = asyncio.ensure_future(work), time.monotonic()
         stopping_since: float | None = None
         try:
@@ -482,7 +495,7 @@ class Cluster:
                 if self._house.stopping.is_set():
                     stopping_since = stopping_since or now
                 is_late = stopping_since is not None and now - stopping_since > STOPPED_S
-                if not task.done() and (is_late or now - began > ALONE_S):
+                if not task.done() and (is_late or now - began > patience_s):
                     raise TimeoutError
             return task.result()
         finally:
@@ -553,13 +566,14 @@ class Cluster:
         asked = share(self._ray.machines(away.without), away.job.plan.threads, need)
         return asked, self._ray.send(errand, self._desk, asked, away.without)
 
-    async def _machines(self, without: Collection[str]) -> list[Resources]:
-        """As Ray.machines; none where the cluster does not say."""
+    async def _machines(self, without: Collection[str]) -> list[Resources] | None:
+        """As Ray.machines; None where the cluster does not say."""
+        nothing: tuple[type[Exception], ...] = (*self._ray.died, TimeoutError)
         work = self._helper.does(lambda: self._ray.machines(without))
         try:
             machines: list[Resources] = await asyncio.wait_for(work, ANSWER_S)
-        except TimeoutError:
-            return []
+        except nothing:
+            return None
         return machines
 
     def _packed(self, job: Job, folder: SongFolder, number: int, *, redo_degraded: bool) -> Errand:

@@ -67,7 +67,7 @@ class Desk:
         self._until = None if left_s is None else _now() + left_s
         self._rooms: dict[str, Room] = defaultdict(Room)
         self._node: dict[str, str] = {}  # where each song is
-        self._node_now: dict[str, float] = {}  # by each node's own clock, when a song last asked for a place
+        self._ahead: dict[str, float] = {}  # of our clock each node's own is
         self._errand: dict[str, int] = {}
         self._taken: dict[str, int] = {}  # the newest letter of each song's errand
         self._letters: list[Letter] = []
@@ -160,7 +160,7 @@ class Desk:
         if self._errand.get(song) != errand:
             return Obstacle("turn", "another errand makes it")
         self._node[song] = node
-        self._node_now[node] = now
+        self._ahead[node] = now - self._clock()
         return self._rooms[node].enter(song, need, free, now, despite_memory=despite_memory, overdue=overdue)
 
     def uses(self, node: str, song: str, errand: int, private: int) -> bool:
@@ -174,7 +174,7 @@ class Desk:
         """By the cluster itself, which was quicker than the song's supervision."""
         node = self._node.get(song)
         if node is not None:
-            self._rooms[node].ran_out(self._node_now[node])
+            self._rooms[node].ran_out(self._clock() + self._ahead[node])
 
     def ran_out(self, node: str, now: float) -> None:
         self._rooms[node].ran_out(now)

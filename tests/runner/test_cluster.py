@@ -8,7 +8,7 @@ import io
 import json
 import sys
 import threading
-from collections.abc import Coroutine
+from collections.abc import Collection, Coroutine
 from concurrent.futures import Future
 from contextlib import nullcontext
 from pathlib import Path
@@ -20,7 +20,7 @@ import pytest
 from runner.admission import Need
 from runner.cluster import Cluster, Ray, _Away, _enter, could_be_had, joined, places, share
 from runner.desk import Desk, Letter
-from runner.errors import ClusterError
+from runner.errors import ClusterError, MachineError
 from runner.heartbeat import Pulse
 from runner.parcels import Parcel
 from runner.songfolder import Outputs, SongFolder
@@ -248,7 +248,8 @@ def test_what_only_a_dead_machine_had_could_not_be_had_any_more() -> None:
 
 
 @pytest.mark.parametrize(
-    ("threads", "gpus", "count"), [(4, 0, 5), (4, 1, 3), (1, 1, 3), (4, 2, 1), (4, 4, 5), (99, 1, 1)]
+    ("threads", "gpus", "count"),
+    [(4, 0, 5), (4, 1, 3), (1, 1, 3), (4, 2, 1), (4, 4, 5), (99, 1, 1), (99, 0, 2)],
 )
 def test_places_are_counted_where_the_gpus_are(threads: int, gpus: int, count: int) -> None:
     assert places([machine(8), machine(8, gpus=2), machine(4, gpus=1)], threads, gpus) == count
@@ -387,3 +388,38 @@ def test_a_client_that_is_not_let_in_by_chance_asks_again(failures: int, is_in: 
 
     with nullcontext() if is_in else pytest.raises(ConnectionAbortedError):
         _enter(SimpleNamespace(init=init), address="ray://a:1")
+
+
+@pytest.mark.parametrize("second", ["refuses", "dies"])
+def test_a_song_fails_with_the_words_of_a_machine_that_refused_it_if_no_other_is_left(
+    far: Far, spool: Spool, folder: SongFolder, second: str
+) -> None:
+    alive, sent = ["0", "1"], []
+
+    def send(errand: Any, desk: Any, asked: Any, without: Collection[str]) -> Any:
+        name = next(each for each in alive if each not in without)
+        sent.append(name)
+        task: Future[Any] = Future()
+        if len(sent) == 2 and second == "dies":
+            alive.remove(name)
+            task.set_exception(RayError())
+        else:
+            task.set_exception(RayError(MachineError(f"{name}: no place to write", name)))
+        return SimpleNamespace(future=lambda: task)
+
+    ray = SimpleNamespace(
+        desk=lambda models, left_s: far,
+        died=(RayError, ConnectionError),
+        cause=lambda error: error.cause,
+        ran_out_of_memory=lambda error: False,
+        machines=lambda without=(): [machine(8) for each in alive if each not in without],
+        send=send,
+        give_up=lambda task: None,
+    )
+    house, said = House(mark="", await_s=0.2), list[str]()
+    there = Cluster(ray, house, {}, spool)  # type: ignore[arg-type]
+    words = "1: no place" if second == "refuses" else "0: no place"
+    with pytest.raises(MachineError, match=words):
+        run(there.supervise(job(""), folder, house, lambda song: said.append(song.note)))
+    assert sent == ["0", "1"]
+    assert said == ["0: no place to write; it goes on elsewhere"]

@@ -63,11 +63,17 @@ def test_a_letter_that_comes_twice_because_its_answer_was_lost_is_given_once(des
     assert len(desk.collect()) == 1
 
 
-def test_where_the_cluster_itself_killed_for_memory_there_are_fewer_places(desk: Desk) -> None:
-    assert enter(desk, "n", "a") == enter(desk, "n", "b") == ""
+def test_where_the_cluster_itself_killed_for_memory_there_are_fewer_places() -> None:
+    here, there_s = [0.0], 5000.0  # the node has been up for longer
+    desk = Desk(clock=lambda: here[0])
+    for song, errand in ERRANDS.items():
+        desk.send(song, errand)
+    assert enter(desk, "n", "a", there_s) == enter(desk, "n", "b", there_s) == ""
+    here[0] += 7200.0
     desk.killed_for_memory("a")
     desk.back("a")
-    assert enter(desk, "n", "c") == "waits for its turn: 1 at once, since memory ran out"
+    found = enter(desk, "n", "c", there_s + here[0])
+    assert found == "waits for its turn: 1 at once, since memory ran out"
     desk.killed_for_memory("unknown")
 
 
