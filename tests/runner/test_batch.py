@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from runner.admission import MEMORY_RESERVE, Free, Need
-from runner.batch import Ended, Options, default_workers, foresee
+from runner.batch import MANY, Ended, Options, _Board, default_workers, foresee
 from runner.files import read_json, read_message
 from runner.messages import Batch, QueuedSong, SongRequest, SongState
 from runner.processes import identity
@@ -426,3 +426,19 @@ def test_a_plan_counts_what_is_made_and_what_a_checkpoint_holds(tmp_path: Path, 
 def log_ends(outputs: Outputs, name: str, step: int) -> bool:
     log = outputs.song(f"night/{name}").attempts()[0].steps
     return log.exists() and f'"step": {step}' in log.read_text()
+
+
+@pytest.mark.parametrize(("count", "is_at_once"), [(MANY, True), (MANY + 1, False)])
+def test_how_many_songs_stand_is_written_at_each_look_and_how_few_at_once(
+    outputs: Outputs, count: int, is_at_once: bool
+) -> None:
+    outputs.folder.mkdir(parents=True, exist_ok=True)
+    songs = {f"night/{number}": QueuedSong(f"night/{number}", "queued") for number in range(count)}
+    head = Batch(1, 1, "", 0.0, None, 1, [])
+    board = _Board(outputs, head, lambda: True, songs)
+    board.write()
+    board.put(QueuedSong("night/0", "running"))
+    assert (read_message(outputs.batch, Batch).songs[0].state == "running") is is_at_once
+    assert board.is_behind is not is_at_once
+    board.write()
+    assert read_message(outputs.batch, Batch).songs[0].state == "running"
