@@ -52,6 +52,10 @@ CLIENT = "ray://"
 AHEAD = 2
 # How often to look whether what a song waits for is still to be had.
 LOOK_EVERY_S = 10.0
+# Of a head that is silent for a minute Ray ends the process that has joined it, without a word to us.
+SILENT_S = 20.0
+# As long as that no end of ours waits for Ray to disconnect.
+LEAVE_S = 5.0
 
 Found = TypeVar("Found")
 Resources = Mapping[str, float]  # what a machine has, or a task asks for, by Ray's names
@@ -59,9 +63,10 @@ Resources = Mapping[str, float]  # what a machine has, or a task asks for, by Ra
 
 @dataclass(frozen=True, slots=True)
 class Ray:
-    """All that we ask of Ray. ray: the module, connected."""
+    """All that we ask of Ray. ray: the module, connected. is_client: from outside of the cluster."""
 
     ray: Any
+    is_client: bool = False
 
     @property
     def died(self) -> tuple[type[Exception], ...]:
@@ -202,16 +207,13 @@ def joined(address: str | None) -> Iterator[Ray | None]:
         ) from error
     try:
         with _told():
-            yield Ray(ray)
+            yield Ray(ray, from_outside)
     except BrokenPipeError:
         raise  # of those who read what is printed
     except (ray.exceptions.RayError, ConnectionError) as error:
         raise ClusterError(_lost(error)) from error
     finally:
-        if from_outside:
-            _leave(ray)
-        else:
-            ray.shutdown()
+        _leave(ray)
 
 
 def _enter(ray: Any, **settings: Any) -> None:
@@ -228,10 +230,10 @@ def _enter(ray: Any, **settings: Any) -> None:
 
 
 def _leave(ray: Any) -> None:
-    """Disconnect from a head that may be silent: Ray itself would wait for it for ten minutes."""
+    """Disconnect from a head that may be silent: Ray's client would wait for it for ten minutes."""
     leaving = Thread(target=ray.shutdown, daemon=True)
     leaving.start()
-    leaving.join(ANSWER_S)
+    leaving.join(LEAVE_S)
     if leaving.is_alive():
         atexit.unregister(ray.shutdown)  # which would wait for this one
 
@@ -285,7 +287,7 @@ class Cluster:
         self._away: dict[str, _Away] = {}
         self._number = 0
         self._me = processes.me()
-        self._helper, self._sender = _Helper(), _Helper()
+        self._helper, self._sender, self._looker = _Helper(), _Helper(), _Helper()
         self._lost = ""  # why the cluster itself is gone
         # Of two who fetch at once one may hold a song's last letters while the other finds none.
         self._fetching = asyncio.Lock()
@@ -461,6 +463,18 @@ class Cluster:
             self._lost = f"a defect of the runner ({type(error).__name__}: {error}); the same command goes on"
             self._house.stopping.set()
 
+    async def watch(self) -> None:
+        """End the songs where the head has been silent for long, until this is cancelled."""
+        heard = time.monotonic()
+        while not self._ray.is_client:  # which Ray lets wait, as long as it was told to
+            await asyncio.sleep(LOOK_EVERY_S / 2)
+            if await self._machines(()) is not None:
+                heard = time.monotonic()
+            elif time.monotonic() - heard > SILENT_S:
+                self._lost = self._lost or _lost(TimeoutError("its head does not answer"))
+                self._house.stopping.set()
+                return
+
     async def _give_up_waiting(self, full: OSError) -> None:
         """Of songs whose letters have waited for room on the disk, which others may then find."""
         for song, away in list(self._away.items()):
@@ -569,7 +583,7 @@ class Cluster:
     async def _machines(self, without: Collection[str]) -> list[Resources] | None:
         """As Ray.machines; None where the cluster does not say."""
         nothing: tuple[type[Exception], ...] = (*self._ray.died, TimeoutError)
-        work = self._helper.does(lambda: self._ray.machines(without))
+        work = self._looker.does(lambda: self._ray.machines(without))
         try:
             machines: list[Resources] = await asyncio.wait_for(work, ANSWER_S)
         except nothing:
@@ -631,13 +645,13 @@ async def opened(
     """The batch's songs elsewhere, with somebody who fetches and carries for them. models: as Cluster's."""
     with spools.opened(outputs) as spool:
         there = Cluster(ray, house, models, spool)
-        carrier = asyncio.create_task(there.carry())
+        helpers = [asyncio.create_task(there.carry()), asyncio.create_task(there.watch())]
         try:
             yield there
         finally:
-            carrier.cancel()
-            with suppress(asyncio.CancelledError):
-                await carrier
+            for helper in helpers:
+                helper.cancel()
+            await asyncio.gather(*helpers, return_exceptions=True)
             await there.rest()
 
 

@@ -548,6 +548,22 @@ def test_a_song_that_fails_or_is_put_off_says_on_which_machine(
     assert_nothing_is_left(parent)
 
 
+def test_a_head_that_dies_ends_the_songs_in_words_before_ray_ends_their_batch_without(tmp_path: Path) -> None:
+    machines = Machines()
+    try:
+        machines.have(1)
+        jobs = songs(f"wait {tmp_path / 'never'}", 1, stall_s=300.0)
+        parent = batch(tmp_path, machines, jobs)
+        wait_for(lambda: any(folder.attempts() for folder in folders(parent, jobs)))
+        machines.cluster.head_node.kill_gcs_server()
+        assert parent.wait() == 1
+    finally:
+        machines.cluster.shutdown()
+    assert "interrupted: the cluster was lost (its head does not answer)" in parent.err
+    assert read_json(parent.outputs.batch)["finished_wall"] is not None
+    assert_nothing_is_left(parent)
+
+
 def test_a_cluster_that_cannot_be_reached_is_told_in_one_line(tmp_path: Path) -> None:
     parent = Parent(tmp_path, songs(SHORT, 1), cluster="127.0.0.1:1")
     assert parent.wait() == 1

@@ -155,7 +155,9 @@ def test_the_last_minute_before_the_kill_is_kept_where_people_look(
     assert_readable(outcome.evidence, watch.charged_s)
 
     past = recall(folder, REQUEST.fingerprint)
-    supervise._fail(job("", fingerprint="f"), folder, past, GiveUp(kill.cause, kill.message))
+    supervise._fail(
+        job("", fingerprint="f"), folder, past, GiveUp(kill.cause, kill.message), supervise.House(mark="")
+    )
     assert read_json(folder.failure)["attempts"][0]["evidence"] == outcome.evidence
     write_batch(folder.outputs, [QueuedSong(folder.id, "failed")], finished=True)
     assert status.show(folder.outputs, song=folder.id) == 0
