@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from runner import cgroups, cluster, journal, manifest, night, past, processes, verdict
+from runner import cgroups, cluster, journal, manifest, night, past, processes, rays, verdict
 from runner.admission import DISK_RESERVE, SONG_CORES, Free, Need, Room, side_by_side
 from runner.errors import ForeignFileError, OutputError, RunnerError
 from runner.files import is_full, read_message, write_message
@@ -179,7 +179,7 @@ def run(
     with outputs.locked() as held:
         if past.is_newer(outputs.batch):
             raise OutputError(_newer(outputs.batch))
-        with cluster.joined(options.cluster) as ray:
+        with rays.joined(options.cluster) as ray:
             here = house or House(mark="")
             return asyncio.run(_run(jobs, outputs, options, show, here, held, announce, ray))
 
@@ -189,7 +189,7 @@ def foresee(jobs: Sequence[Job], outputs: Outputs, options: Options) -> Outlook:
     house = _informed(House(mark=""), outputs, options)
     epoch = _epoch(outputs) if options.force else 0.0
     songs, to_make = _sorted_out(jobs, outputs, options, epoch)
-    with cluster.joined(options.cluster) as ray:
+    with rays.joined(options.cluster) as ray:
         workers = _workers(to_make, outputs, options, house, ray)
         threads = _threads(workers, to_make, ray)
     queue = _queue(to_make, workers, threads, outputs, options, epoch)
@@ -204,7 +204,7 @@ async def _run(
     house: House,
     held: Callable[[], bool],
     announce: Callable[[Outlook], None] | None,
-    ray: cluster.Ray | None,
+    ray: rays.Ray | None,
 ) -> Ended:
     me = processes.me()
     processes.adopt_orphans()
@@ -277,7 +277,7 @@ async def _clear_up(outputs: Outputs, place: str, site: cgroups.Site | None) -> 
 
 @asynccontextmanager
 async def _place(
-    ray: cluster.Ray | None, house: House, to_make: Sequence[Job], outputs: Outputs
+    ray: rays.Ray | None, house: House, to_make: Sequence[Job], outputs: Outputs
 ) -> AsyncIterator[Callable[..., Awaitable[QueuedSong]]]:
     """Where songs are made: here, or in the cluster."""
     if ray is None:
@@ -289,7 +289,7 @@ async def _place(
 
 
 def _workers(
-    to_make: Sequence[Job], outputs: Outputs, options: Options, house: House, ray: cluster.Ray | None
+    to_make: Sequence[Job], outputs: Outputs, options: Options, house: House, ray: rays.Ray | None
 ) -> int:
     """How many songs at once. Raises OutputError where the disk has no room for any of them."""
     free = house.free(outputs.folder)
@@ -342,7 +342,7 @@ def _with_threads(jobs: Sequence[Job], threads: int) -> Iterator[Job]:
         yield replace(job, song=replace(job.song, threads=job.song.threads or threads))
 
 
-def _threads(workers: int, to_make: Sequence[Job], ray: cluster.Ray | None) -> int:
+def _threads(workers: int, to_make: Sequence[Job], ray: rays.Ray | None) -> int:
     """For each song that names no number: a share of the cores here, or what machines of a cluster have."""
     if ray is not None:
         return ray.threads()
