@@ -298,7 +298,8 @@ def _workers(
     if options.workers:
         return options.workers
     if ray is not None:
-        each = [job.song.threads or ray.threads() for job in to_make] or [ray.threads()]
+        usual = ray.threads()
+        each = [job.song.threads or usual for job in to_make] or [usual]
         gpus = min((job.answer.gpus for job in to_make), default=0)
         return max(1, min(len(to_make), ray.places(math.ceil(sum(each) / len(each)), gpus)))
     return default_workers(needs, free, cores=processes.usable_cores())

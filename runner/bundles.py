@@ -8,7 +8,6 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
-import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -17,7 +16,7 @@ from typing import Any
 
 from runner import manifest
 from runner.check import answered
-from runner.errors import CheckError, ClusterError, ForeignFileError
+from runner.errors import ClusterError, ForeignFileError
 from runner.files import read_json
 from runner.messages import SongAnswer
 from runner.spec import Song
@@ -38,29 +37,22 @@ def cache() -> Path:
 def at_hand(job: Job, ask: Ask) -> Job:
     """The job as this machine makes it: with its own copy of the model, and the arithmetic that is fast here.
 
-    ask: the desk. Raises ClusterError where the model is not here and cannot be fetched, or cannot sing here.
+    ask: the desk. Raises ClusterError where the model is not here and cannot be fetched, or cannot sing here,
+    and CheckError; which machine that is, the caller says.
     """
     wanted = job.answer.model_hash
     kept = cache() / "bundles" / wanted
     for model in (str(kept) if kept.exists() else job.song.model, str(kept)):
         song = replace(job.song, model=model)
-        answer = _answer(song)
+        (answer,) = answered([song])
         why = answer.problems[0] if answer.problems else "it is another one here"
         if answer.model_hash == wanted:
             if answer.problems:  # another copy of the model has them, too
-                raise ClusterError(f"{socket.gethostname()}: {why}")
+                raise ClusterError(why)
             return _with(job, song, answer)
         if not kept.exists():
             _fetch(wanted, kept, ask, why=why)
-    raise ClusterError(f"{socket.gethostname()}: {kept}: {why}; remove it there and try again")
-
-
-def _answer(song: Song) -> SongAnswer:
-    """How this machine would make it. Raises ClusterError where its check fails."""
-    try:
-        return answered([song])[0]
-    except CheckError as error:
-        raise ClusterError(f"{socket.gethostname()}: {error}") from error
+    raise ClusterError(f"{kept}: {why}; remove it there and try again")
 
 
 def _with(job: Job, song: Song, answer: SongAnswer) -> Job:
@@ -107,7 +99,7 @@ def _fetch_file(wanted: str, name: str, place: Path, ask: Ask, why: str) -> None
             piece: bytes | None = ask("read", wanted, name, file.tell(), PIECE_BYTES)
             if piece is None:
                 raise ClusterError(
-                    f"{socket.gethostname()}: the model is not there ({why}), and the machine of the batch "
+                    f"the model is not there ({why}), and the machine of the batch "
                     "cannot be read from there; run `runner models pull` on it"
                 )
             file.write(piece)

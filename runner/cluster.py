@@ -60,6 +60,10 @@ class _Away:
     letters: list[Letter] = field(default_factory=list)
     lost: Exception | None = None
 
+    def lose(self, why: Exception) -> None:
+        self.lost = why
+        self.letters.clear()
+
 
 class Cluster:
     """The batch's songs elsewhere. Its `supervise` is there what supervise.supervise is at home."""
@@ -73,6 +77,7 @@ class Cluster:
         self._me = processes.me()
         self._helper, self._sender, self._looker = Helper(), Helper(), Helper()
         self._lost = ""  # why the cluster itself is gone
+        self._no_answer: tuple[type[Exception], ...] = (*ray.died, TimeoutError)
         # Of two who fetch at once one may hold a song's last letters while the other finds none.
         self._fetching = asyncio.Lock()
         # A song that has come back waits until its letters are opened, though not until others are fetched.
@@ -263,21 +268,18 @@ class Cluster:
         """Of songs whose letters have waited for room on the disk, which others may then find."""
         for song, away in list(self._away.items()):
             async with self._opening:
-                is_waiting = bool(away.letters)
-                if is_waiting:
-                    away.lost = full
-                    away.letters.clear()
-            if is_waiting:
-                await self._ask("stop", song)
+                if not away.letters:
+                    continue
+                away.lose(full)
+            await self._ask("stop", song)
 
     async def _ask(self, question: str, *words: Any, **more: Any) -> Any:
         """What the desk answers. A desk that does not is lost, and the cluster with it: raises Ray.died."""
-        nothing: tuple[type[Exception], ...] = (*self._ray.died, TimeoutError)
         try:
             return await self._in_time(
                 self._answer(lambda: getattr(self._desk, question).remote(*words, **more))
             )
-        except nothing as error:
+        except self._no_answer as error:
             self._lost = self._lost or lost(error)
             self._house.stopping.set()
             raise ConnectionError(self._lost) from error
@@ -336,8 +338,7 @@ class Cluster:
                 if isinstance(error, OSError) and is_full(error):
                     full = error
                     continue
-                away.lost = error
-                away.letters.clear()
+                away.lose(error)
                 await self._ask("stop", song)
         return full
 
@@ -366,11 +367,10 @@ class Cluster:
 
     async def _machines(self, without: Collection[str]) -> list[Resources] | None:
         """As Ray.machines; None where the cluster does not say."""
-        nothing: tuple[type[Exception], ...] = (*self._ray.died, TimeoutError)
         work = self._looker.does(lambda: self._ray.machines(without))
         try:
             machines: list[Resources] = await asyncio.wait_for(work, ANSWER_S)
-        except nothing:
+        except self._no_answer:
             return None
         return machines
 

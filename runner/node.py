@@ -21,7 +21,7 @@ from runner import __version__, bundles, cgroups, parcels, processes
 from runner.admission import Free, Need, Obstacle
 from runner.bundles import Ask
 from runner.desk import Letter, Reply
-from runner.errors import ClusterError, MachineError, RunnerError
+from runner.errors import MachineError, RunnerError
 from runner.files import is_full
 from runner.messages import QueuedSong
 from runner.processes import Identity
@@ -72,11 +72,10 @@ def sing(errand: Errand, desk: Any) -> QueuedSong:
     here, node = socket.gethostname(), ray.get_runtime_context().get_node_id()
     try:
         return _sung(errand, desk, node)
-    except ConnectionError:
-        raise  # of the way to the desk
+    except (ConnectionError, MachineError):
+        raise  # the first is of the way to the desk
     except RunnerError as error:
-        words = str(error)
-        raise MachineError(words if words.startswith(here) else f"{here}: {words}", node) from error
+        raise MachineError(f"{here}: {error}", node) from error
     except OSError as error:
         words = f"{error.strerror or error}: {error.filename or bundles.cache()}"
         if not is_full(error):
@@ -89,9 +88,10 @@ def _sung(errand: Errand, desk: Any, node: str) -> QueuedSong:
     import ray
 
     if errand.version != __version__:
-        raise ClusterError(
+        raise MachineError(
             f"{socket.gethostname()} has version {__version__} of the runner, the batch {errand.version}; "
-            "install the same one everywhere"
+            "install the same one everywhere",
+            node,
         )
     # Ray takes a task that waits in its main thread for idle, and gives its cores to one more song.
     with _place() as outputs, ThreadPoolExecutor(max_workers=2) as others:
@@ -211,7 +211,7 @@ class _Post:
                 if not _has_no_room(error) or time.monotonic() >= until:
                     raise
                 taken = False
-            if taken and not parcels.changes(self._folder.folder, self._seen)[0]:
+            if taken and parcels.stamps(self._folder.folder) == self._seen:
                 return
             await asyncio.sleep(WORD_EVERY_S / 10)
 

@@ -120,15 +120,13 @@ def share(machines: Sequence[Resources], threads: int, need: Need) -> Resources:
     machines, gpus = _with_gpus(machines, need.gpus)
     memory = min(need.private, max((int(each.get("memory", 0)) for each in machines), default=0))
     large = [each for each in machines if each.get("memory", 0) >= memory]
-    cores = min(threads, max((int(each["CPU"]) for each in large), default=threads))
-    return {"CPU": cores, "GPU": gpus, "memory": memory}
+    return {"CPU": _had(threads, large), "GPU": gpus, "memory": memory}
 
 
 def places(machines: Sequence[Resources], threads: int, gpus: int) -> int:
     """As Ray.places."""
     machines, gpus = _with_gpus(machines, gpus)
-    threads = min(threads, max((int(each["CPU"]) for each in machines), default=threads))
-    wanted = {"CPU": threads, "GPU": gpus}
+    wanted = {"CPU": _had(threads, machines), "GPU": gpus}
     held = (min(int(each[name] // count) for name, count in wanted.items() if count) for each in machines)
     return max(1, sum(held))
 
@@ -137,6 +135,11 @@ def could_be_had(machines: Sequence[Resources], asked: Resources) -> bool:
     """Once other songs have ended; where there is no machine at all, of one that comes."""
     fits = (all(each.get(name, 0) >= count for name, count in asked.items()) for each in machines)
     return not machines or any(fits)
+
+
+def _had(threads: int, machines: Sequence[Resources]) -> int:
+    """As many of them as one of the machines has."""
+    return min(threads, max((int(each["CPU"]) for each in machines), default=threads))
 
 
 def _with_gpus(machines: Sequence[Resources], gpus: int) -> tuple[Sequence[Resources], int]:

@@ -453,18 +453,14 @@ def test_where_no_machine_has_a_gpu_or_the_only_one_dies_songs_are_made_without(
 
 
 def test_a_song_that_one_machine_cannot_even_try_is_made_on_another(
-    tmp_path: Path, machines: Machines
+    tmp_path: Path, machines: Machines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").touch()
-    there = os.environ["XDG_CACHE_HOME"]
-    os.environ["XDG_CACHE_HOME"] = str(tmp_path / "file")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     jobs = songs(f"say-env CUDA_VISIBLE_DEVICES\n{SHORT}", 2, gpus=1)
-    try:
-        with machines.one_more(num_gpus=1):  # where a song that wants a GPU goes first
-            parent = batch(tmp_path, machines, jobs)
-            assert parent.wait(timeout_s=120) == 0, parent.err
-    finally:
-        os.environ["XDG_CACHE_HOME"] = there
+    with machines.one_more(num_gpus=1):  # where a song that wants a GPU goes first
+        parent = batch(tmp_path, machines, jobs)
+        assert parent.wait(timeout_s=120) == 0, parent.err
     assert {said(folder, "CUDA_VISIBLE_DEVICES") for folder in folders(parent, jobs)} == {""}
     assert_nothing_is_left(parent)
 
@@ -515,7 +511,7 @@ def test_a_machine_where_memory_ran_out_gets_fewer_songs_at_once_and_the_other_a
 
 
 def test_a_song_that_fails_or_is_put_off_says_on_which_machine(
-    tmp_path: Path, machines: Machines, small_disk: Path
+    tmp_path: Path, machines: Machines, small_disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     checkpoint = (
         Outputs(tmp_path / "outputs").song("night/large").folder / "attempts/1/checkpoint.safetensors"
@@ -527,14 +523,10 @@ def test_a_song_that_fails_or_is_put_off_says_on_which_machine(
         job(SHORT, name="put-off", gpus=1),
         job(SHORT, name="large", gpus=1),
     ]
-    there = os.environ["XDG_CACHE_HOME"]
-    os.environ["XDG_CACHE_HOME"] = str(small_disk)
-    try:
-        with machines.one_more(num_gpus=1):
-            parent = batch(tmp_path, machines, jobs, await_s=0.5)
-            assert parent.wait() == 1
-    finally:
-        os.environ["XDG_CACHE_HOME"] = there
+    monkeypatch.setenv("XDG_CACHE_HOME", str(small_disk))
+    with machines.one_more(num_gpus=1):
+        parent = batch(tmp_path, machines, jobs, await_s=0.5)
+        assert parent.wait() == 1
     here = f"on {socket.gethostname()}: "
     notes = {song["song"]: song["note"] for song in read_json(parent.outputs.batch)["songs"]}
     assert notes["night/bad"] == f"{here}failed by bad-input"

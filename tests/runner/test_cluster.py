@@ -99,6 +99,15 @@ def letter(folder: SongFolder, name: str = "song.wav", data: bytes = b"sound") -
     return Letter(folder.id, 1, parcels=(Parcel(name, data),))
 
 
+def too_large(there: Cluster, far: Far, small_disk: Path) -> tuple[SongFolder, _Away]:
+    """A song with a letter that its disk has no room for."""
+    folder = Outputs(small_disk / "outputs").song("night/song")
+    folder.prepare()
+    song = away(there, far, folder)
+    far.desk.leave_word(letter(folder, data=bytes(10**6)))
+    return folder, song
+
+
 def run(work: Coroutine[Any, Any, Any]) -> Any:
     return asyncio.run(work)
 
@@ -130,10 +139,7 @@ def test_a_song_has_not_come_back_before_the_letter_that_somebody_else_is_fetchi
 def test_as_long_as_the_disk_is_full_no_more_letters_are_fetched(
     there: Cluster, far: Far, small_disk: Path
 ) -> None:
-    folder = Outputs(small_disk / "outputs").song("night/song")
-    folder.prepare()
-    song = away(there, far, folder)
-    far.desk.leave_word(letter(folder, data=bytes(10**6)))
+    folder, song = too_large(there, far, small_disk)
 
     async def full() -> None:
         for _ in range(3):
@@ -240,10 +246,7 @@ def test_whatever_one_song_sends_the_letters_of_others_are_opened(
 def test_songs_whose_letters_wait_too_long_for_the_disk_are_given_up_and_told_to_stop(
     there: Cluster, far: Far, small_disk: Path
 ) -> None:
-    folder = Outputs(small_disk / "outputs").song("night/song")
-    folder.prepare()
-    song = away(there, far, folder)
-    far.desk.leave_word(letter(folder, data=bytes(10**6)))
+    folder, song = too_large(there, far, small_disk)
 
     async def carried() -> None:
         carrier = asyncio.create_task(there.carry())
