@@ -21,6 +21,14 @@ PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 OVERRIDE = "DIFFRHYTHM_PRECISION"
 # Linux's names of a dot product of bfloat16: Intel's and AMD's AVX-512, Intel's AMX, Arm's.
 BF16_FLAGS = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
+# oneDNN's variable for the instructions that it may use, and its values that allow products of bfloat16.
+MAX_ISA = "ONEDNN_MAX_CPU_ISA"
+BF16_ISAS = frozenset(
+    {
+        *("DEFAULT", "AVX2_VNNI_2", "AVX512_CORE_BF16", "AVX512_CORE_FP16", "AVX512_CORE_AMX"),
+        *("AVX512_CORE_AMX_FP16", "AVX10_1_512", "AVX10_1_512_AMX", "AVX10_1_512_AMX_FP16"),
+    }
+)
 # The same of int8. Without one, int8 takes as long as float32 or longer, and costs quality.
 INT8_FLAGS = frozenset({"avx_vnni", "avx512_vnni", "amx_int8", "asimddp", "i8mm"})
 # Of weights in the blocks: below, songs are made in less time than compiling the passes takes.
@@ -61,7 +69,7 @@ def passes_are_compiled(precision: Precision, config: ModelConfig, cpu_flags: Co
 
 def of_decoder(precision: Precision, cpu_flags: Collection[str]) -> Precision:
     """The decoder's arithmetic in a song of this one: bf16 where that is native and the song is not fp32."""
-    return "fp32" if precision == "fp32" or BF16_FLAGS.isdisjoint(cpu_flags) else "bf16"
+    return "bf16" if precision != "fp32" and has_native_bf16(cpu_flags) else "fp32"
 
 
 def detect(
@@ -83,6 +91,16 @@ def named(name: str, where: str = "precision") -> Precision:
         if name == precision:
             return precision
     raise RequestError(f"precision {name!r}: {where}: choose one of {', '.join(PRECISIONS)}")
+
+
+def has_native_bf16(flags: Collection[str], environ: Mapping[str, str] = os.environ) -> bool:
+    """Return whether products of bfloat16 have an instruction of their own here.
+
+    flags: of the processor. environ: ONEDNN_MAX_CPU_ISA in it holds the kernels down, which then emulate
+    what they may not use: on Ice Lake an emulated pass takes 17 times as long as one in float32.
+    """
+    held_to = environ.get(MAX_ISA, "").upper()
+    return not BF16_FLAGS.isdisjoint(flags) and (not held_to or held_to in BF16_ISAS)
 
 
 def cpu_flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> frozenset[str]:

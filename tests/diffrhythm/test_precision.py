@@ -96,3 +96,20 @@ def test_flags_are_those_of_the_first_processor(tmp_path: Path, text: str, flags
 
 def test_a_system_without_cpuinfo_has_no_flags(tmp_path: Path) -> None:
     assert precision.cpu_flags(tmp_path / "cpuinfo") == frozenset()
+
+
+@pytest.mark.parametrize(
+    ("flags", "held_to", "native"),
+    [
+        ({"avx512f", "avx512_bf16"}, "", True),
+        ({"amx_bf16"}, "DEFAULT", True),
+        ({"avx512_bf16"}, "avx512_core_bf16", True),
+        ({"avx512_bf16"}, "AVX512_CORE_VNNI", False),
+        ({"avx512f", "avx512_vnni"}, "", False),
+        ({"avx2"}, "AVX512_CORE_BF16", False),
+    ],
+)
+def test_bf16_is_native_only_where_its_instruction_may_be_used(
+    flags: set[str], held_to: str, native: bool
+) -> None:
+    assert precision.has_native_bf16(flags, {"ONEDNN_MAX_CPU_ISA": held_to}) is native
