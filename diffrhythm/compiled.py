@@ -8,7 +8,7 @@ t latent frames · d model width
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from typing import Any
 
@@ -104,7 +104,7 @@ def graph(
     h, *fusion = (ops.parameter(shape, np.float32) for _ in range(1 + model.config.fusion_layers))
     rotary = model.rotary(frames)
     cos, sin = (ops.constant(each.numpy()[None, None]) for each in (rotary.cos, rotary.sin))
-    out = ops.add(h, _positions(h, model.input_embed.conv_pos_embed))
+    out = ops.add(h, _convolved(h, model.input_embed.conv_pos_embed))
     for i, block in enumerate(model.transformer_blocks):
         assert isinstance(block, Block)
         lowered = "bf16" if precision == "int8" and i in spared else precision
@@ -114,7 +114,39 @@ def graph(
     return openvino.Model([out], [h, *fusion], "passes")
 
 
-def _positions(h: Node, positions: ConvPositions) -> Node:
+# ---------------------------------------------------------------- parts of a pass, to be timed by themselves
+
+Part = Callable[..., Tensor]
+
+
+def block(model: DiT, frames: int, precision: Precision, threads: int) -> Part:
+    """Return what runs the positions and the blocks of a model without fusion: [1, t, d] → [1, t, d]."""
+    return _part(graph(model, frames, precision, (), {}), precision, threads)
+
+
+def positions(model: DiT, frames: int, precision: Precision, threads: int) -> Part:
+    """Return what runs the convolutions over positions: [1, t, d] → [1, t, d]."""
+    h = ops.parameter([1, frames, model.config.dim], np.float32)
+    out = _convolved(h, model.input_embed.conv_pos_embed)
+    return _part(openvino.Model([out], [h], "positions"), precision, threads)
+
+
+def attention(shape: Sequence[int], precision: Precision, threads: int) -> Part:
+    """Return what runs attention for q, k and v of this shape: four times [1, h, t, d / h]."""
+    q, k, v = (ops.parameter(list(shape), np.float32) for _ in range(3))
+    out = ops.scaled_dot_product_attention(q, k, v)
+    return _part(openvino.Model([out], [q, k, v], "attention"), precision, threads)
+
+
+def _part(model: openvino.Model, precision: Precision, threads: int) -> Part:
+    request = graphs.compiled(model, precision=precision, threads=threads).create_infer_request()
+    return partial(graphs.run, request)
+
+
+# ---------------------------------------------------------------- the graph's nodes
+
+
+def _convolved(h: Node, positions: ConvPositions) -> Node:
     out = ops.transpose(h, np.array((0, 2, 1)))
     for conv in positions.conv1d:
         if isinstance(conv, nn.Conv1d):

@@ -21,9 +21,9 @@ from typing import Any, Literal, get_args
 
 import torch
 
-from diffrhythm import audio, conditioning, editing, sampling, solvers, vae
-from diffrhythm import precision as arithmetic
+from diffrhythm import audio, conditioning, editing, machine_profile, sampling, solvers, vae
 from diffrhythm import style as styles
+from diffrhythm.arithmetic import PUBLISHED, Choice
 from diffrhythm.audio import FORMATS, Audio, Checks, Tags
 from diffrhythm.bundle import Bundle, frames_of
 from diffrhythm.editing import Edit, Known
@@ -31,7 +31,8 @@ from diffrhythm.errors import CheckpointError, LyricsError, RequestError, StyleE
 from diffrhythm.events import Event, Phase
 from diffrhythm.lyrics import Alignment, Lyrics, align, parse_lrc
 from diffrhythm.phonemes import Language
-from diffrhythm.precision import Precision
+from diffrhythm.precision import PRECISION_OF, Arithmetic, Precision, is_large
+from diffrhythm.precision import asked as asked_precision
 from diffrhythm.presets import preset as preset_named
 from diffrhythm.sampling import Before, Passes, State
 from diffrhythm.transformer import DiT
@@ -93,7 +94,7 @@ class Plan:
     """What a request comes to with this model, known before any weight is read.
 
     duration: seconds. frames: of the latent. windows: that cover them, one where the song is made at once.
-    warnings: about the lyrics, one line each.
+    arithmetic: how it is calculated on this machine. warnings: about the lyrics, one line each.
     """
 
     duration: float
@@ -101,8 +102,13 @@ class Plan:
     windows: tuple[Window, ...]
     lyrics: Lyrics
     alignment: Alignment
-    precision: Precision
+    arithmetic: Choice
     warnings: tuple[str, ...]
+
+    @property
+    def precision(self) -> Precision:
+        """Return the precision of the transformer's passes."""
+        return self.arithmetic.precision
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,8 +118,9 @@ class Song:
     audio: float32 [2, n], n = round(duration · sample_rate), peak at −1 dBFS. seconds: what each phase took.
     time_grid: the points that were really walked; its last is 1 for a finished song; of a song in windows,
     those of the one with the fewest. windows: see windows.py. passes: of the transformer. latent_std: of what
-    was decoded. checks: of audio. precision: of the transformer, None for an estimate. tags: what a file of
-    it says. In a notebook a song shows itself with a player.
+    was decoded. checks: of audio. precision: of the transformer, None for an estimate. arithmetic: what
+    calculated its passes and its sound. tags: what a file of it says. In a notebook a song shows itself
+    with a player.
     """
 
     audio: Audio = field(repr=False)
@@ -127,6 +134,7 @@ class Song:
     latent_std: float = field(repr=False)
     checks: Checks
     precision: Precision | None
+    arithmetic: Choice
     tags: Tags
 
     def write(self, path: Path | str, *, loudness: float | None = None) -> None:
@@ -226,6 +234,12 @@ def generate(
     )
     progress = _Progress(on_event)
     progress.begin("lyrics")
+    if precision == "auto" and asked_precision(precision) is None and is_large(bundle.config):
+        machine_profile.ensure(
+            bundle.config,
+            bundle.vae_config,
+            report=lambda what: progress.say(f"measuring this machine, once: {what}"),
+        )
     plan = inspect(bundle, request)
     progress.begin("style")
     positive, negative = _styles(bundle, request)
@@ -242,6 +256,7 @@ def generate(
         passes=state.passes,
         warnings=plan.warnings,
         precision=plan.precision,
+        arithmetic=plan.arithmetic,
         tags=_tags(bundle, style or Path(style_clip or "").name, seed),
         progress=progress,
     )
@@ -282,6 +297,7 @@ def estimate(
         passes=state.passes,
         warnings=(f"estimated from t = {state.t:.3f}, step {state.step} of {state.steps}",),
         precision=None,
+        arithmetic=choice(bundle, windows[0].end),
         tags=_tags(bundle, "", seed),
         progress=progress,
     )
@@ -296,11 +312,7 @@ def inspect(bundle: Bundle, request: Request) -> Plan:
     for text_or_clip in (_asked_style(request), request.negative_style):
         if text_or_clip is not None:
             styles.check(text_or_clip, bundle)
-    precision = (
-        arithmetic.detect(bundle.config)
-        if request.precision == "auto"
-        else arithmetic.named(request.precision)
-    )
+    asked = asked_precision(request.precision)
     lines = parse_lrc(
         request.lyrics or "",
         source=request.lyrics_source,
@@ -321,7 +333,19 @@ def inspect(bundle: Bundle, request: Request) -> Plan:
         editing.spans_to_make(request.edit, samples=samples, duration=duration, frames=frames)
     alignment = _align(bundle, request, lines, frames, duration)
     warnings = (*lines.warnings, *alignment.warnings)
-    return Plan(duration, frames, windows, lines, alignment, precision, warnings)
+    at_once = max(window.end - window.start for window in windows)
+    return Plan(duration, frames, windows, lines, alignment, choice(bundle, at_once, asked), warnings)
+
+
+def choice(bundle: Bundle, frames: int, asked: Precision | None = None) -> Choice:
+    """Return how passes over this many frames, and the sound, are calculated on this machine.
+
+    asked: the precision that the user wants; None: the best by what was measured on this machine, where it
+    was (machine_profile.ensure), else the published way.
+    """
+    return machine_profile.settle(
+        machine_profile.load(bundle.config, bundle.vae_config), frames=frames, asked=asked
+    )
 
 
 def _windows(bundle: Bundle, duration: float, window: float | None) -> tuple[Window, ...]:
@@ -456,9 +480,10 @@ def _sample(
     resume: State | None,
 ) -> State:
     """The state at the end of the grid. The transformer lives no longer than this call."""
-    progress.begin("load", note=f"{plan.precision} on {torch.get_num_threads()} threads")
+    passed = plan.arithmetic.passes
+    progress.begin("load", note=f"{passed} on {torch.get_num_threads()} threads")
     model = bundle.open_transformer()
-    transformer = passes(bundle, model, frames=plan.windows[0].end, precision=plan.precision)
+    transformer = passes(bundle, model, frames=plan.windows[0].end, arithmetic=passed)
     progress.begin("sample")
     noise = seeded_noise(request.seed, plan.frames)
     last = resume
@@ -532,20 +557,19 @@ def _given(before: Before, window: Window) -> Known:
     return Known(latents, ((window.known, frames),))
 
 
-def passes(bundle: Bundle, model: DiT, *, frames: int, precision: Precision) -> Passes:
-    """The bundle's model as it suits the arithmetic; in fp32 torch's own where compiling does not pay."""
-    if not arithmetic.passes_are_compiled(precision, model.config, arithmetic.cpu_flags()):
+def passes(bundle: Bundle, model: DiT, *, frames: int, arithmetic: Arithmetic) -> Passes:
+    """Return what calculates the passes of the bundle's model over this many frames in this arithmetic."""
+    if arithmetic == PUBLISHED:
         return model.float()
     from diffrhythm import compiled, quantised  # openvino takes a while to import
 
+    lowered = PRECISION_OF[arithmetic]
     return compiled.Compiled(
         model,
         frames=frames,
-        precision=precision,
+        precision=lowered,
         threads=torch.get_num_threads(),
-        quantised=quantised.linears(bundle, model, compiled.SENSITIVE_BLOCKS)
-        if precision == "int8"
-        else None,
+        quantised=quantised.linears(bundle, model, compiled.SENSITIVE_BLOCKS) if lowered == "int8" else None,
     )
 
 
@@ -567,6 +591,7 @@ def _finish(
     passes: int,
     warnings: tuple[str, ...],
     precision: Precision | None,
+    arithmetic: Choice,
     tags: Tags,
     progress: _Progress,
 ) -> Song:
@@ -576,7 +601,7 @@ def _finish(
     with torch.inference_mode():
         decoded = vae.decode(
             latents,
-            _decoder(bundle, min(chunk_frames, latents.shape[1]), precision),
+            _decoder(bundle, min(chunk_frames, latents.shape[1]), arithmetic.decoder),
             chunk_frames=chunk_frames,
             overlap=OVERLAP_FRAMES,
             on_chunk=progress.chunk,
@@ -597,6 +622,7 @@ def _finish(
         latent_std=float(latents.std()),
         checks=checks,
         precision=precision,
+        arithmetic=arithmetic,
         tags=tags,
     )
 
@@ -605,17 +631,14 @@ def _tags(bundle: Bundle, style: str, seed: int) -> Tags:
     return Tags(title="", style=style, seed=seed, model=bundle.name, demo=bundle.demo)
 
 
-def _decoder(bundle: Bundle, frames: int, precision: Precision | None) -> vae.Coder:
-    """The bundle's decoder for chunks of so many frames, in the song's arithmetic or this machine's."""
+def _decoder(bundle: Bundle, frames: int, arithmetic: Arithmetic) -> vae.Coder:
+    """Return the bundle's decoder for chunks of this many frames, in this arithmetic."""
     decoder = bundle.open_vae().decoder
-    flags = arithmetic.cpu_flags()
-    lowered = arithmetic.of_decoder(precision or arithmetic.detect(bundle.config), flags)
-    if not (isinstance(decoder, vae.Decoder) and vae.is_large(decoder)):
-        return decoder
-    if not arithmetic.is_compiled(lowered, flags):
+    if arithmetic == PUBLISHED or not isinstance(decoder, vae.Decoder):
         return decoder
     from diffrhythm import compiled_vae  # openvino takes a while to import
 
+    lowered = PRECISION_OF[arithmetic]
     return compiled_vae.compiled(decoder, frames=frames, precision=lowered, threads=torch.get_num_threads())
 
 
@@ -634,6 +657,11 @@ class _Progress:
         self.phase, self.phase_began = phase, time.monotonic()
         self.restart_clock()
         self._tell(Event(phase, note=note))
+
+    def say(self, note: str) -> None:
+        """Tell on_event what the phase is at."""
+        if self.phase is not None:
+            self._tell(Event(self.phase, note=note))
 
     def step(self, state: State) -> None:
         self._tell(

@@ -44,9 +44,10 @@ def properties(precision: Precision, threads: int) -> dict[str, Any]:
     }
 
 
-def run(request: Any, x: Tensor) -> Tensor:
-    """The graph's one output for x as its first input. request: openvino.InferRequest."""
-    found = request.infer({0: x.contiguous().numpy()}, share_inputs=True)
+def run(request: Any, *inputs: Tensor) -> Tensor:
+    """Return the graph's one output for its first inputs. request: openvino.InferRequest."""
+    given = {i: each.contiguous().numpy() for i, each in enumerate(inputs)}
+    found = request.infer(given, share_inputs=True)
     return torch.from_numpy(next(iter(found.values())))
 
 

@@ -31,7 +31,7 @@ from diffrhythm import conditioning, files, grids, precision, sampling, solvers,
 from diffrhythm.bundle import DEMO, Bundle
 from diffrhythm.conditioning import Conditioning
 from diffrhythm.errors import BundleError, CheckpointError, RequestError
-from diffrhythm.generate import Request, inspect, passes, seeded_noise
+from diffrhythm.generate import Request, choice, inspect, passes, seeded_noise
 from diffrhythm.precision import Precision
 from diffrhythm.presets import CPU_CFG
 from diffrhythm.sampling import Passes, State
@@ -239,7 +239,7 @@ def tune(here: Bundle, *, songs: int, steps: Sequence[int], report: Report) -> T
 
 def _tune(here: Bundle, songs: int, steps: Sequence[int], work: Path, report: Report) -> Tuning:
     studio = Studio(here, work, report)
-    own = precision.detect(here.config)
+    own = choice(here, studio.frames).precision
     numbers = range(songs)
     errors = np.mean([studio.step_errors(number, own) for number in numbers], axis=0)
     judged = []
@@ -365,9 +365,14 @@ class Studio:
     def _opened(self, lowered: Precision) -> Passes:
         if lowered not in self._passes:
             self._passes.clear()
-            frames = self._song(0).latent_shape[1]
-            self._passes[lowered] = passes(self.here, self._model, frames=frames, precision=lowered)
+            arithmetic = choice(self.here, self.frames, lowered).passes
+            self._passes[lowered] = passes(self.here, self._model, frames=self.frames, arithmetic=arithmetic)
         return self._passes[lowered]
+
+    @property
+    def frames(self) -> int:
+        """Latent frames of each piece."""
+        return self._song(0).latent_shape[1]
 
     @cached_property
     def _model(self) -> DiT:

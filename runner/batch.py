@@ -19,10 +19,11 @@ from runner.errors import ForeignFileError, OutputError, RunnerError
 from runner.files import is_full, read_message, write_message
 from runner.forecast import forecast
 from runner.foresight import Shown
-from runner.messages import FINAL_STATES, Batch, QueuedSong, SongState
+from runner.messages import FINAL_STATES, Batch, QueuedSong, SongAnswer, SongState
 from runner.outlook import Outlook, unfitting
 from runner.past import Past
 from runner.songfolder import Outputs, SongFolder
+from runner.spec import Song
 from runner.supervise import STOPPED, House, Job, earlier, end_strays, memory_here, need_of, supervise
 from runner.until import Until, clocks
 from runner.words import Change, size
@@ -38,7 +39,8 @@ class Options:
     """workers: songs at once; None: by cores and memory. force: make all anew, with new seeds.
 
     redo_degraded: make those anew that had fewer steps than asked. until: when to end, whatever is made then.
-    cluster: address of the Ray cluster that makes them; None: this machine does.
+    cluster: address of the Ray cluster that makes them; None: this machine does. check_again: measures this
+    machine again and answers for songs that wait; None: they stay as they were checked.
     """
 
     workers: int | None = None
@@ -47,6 +49,7 @@ class Options:
     strict: bool = False
     until: Until | None = None
     cluster: str | None = None
+    check_again: Callable[[Sequence[Song]], list[SongAnswer]] | None = None
 
 
 @dataclass(slots=True)
@@ -338,9 +341,10 @@ def _refuse_full_disk(needs: Sequence[Need], free: Free, outputs: Outputs) -> No
 
 
 def _with_threads(jobs: Sequence[Job], threads: int) -> Iterator[Job]:
-    """The jobs, those that name no number of threads with so many."""
+    """The jobs, those that name no number of threads with this one, or with fewer where that is faster."""
     for job in jobs:
-        yield replace(job, song=replace(job.song, threads=job.song.threads or threads))
+        best = min(threads, job.answer.threads or threads)
+        yield replace(job, song=replace(job.song, threads=job.song.threads or best))
 
 
 def _threads(workers: int, to_make: Sequence[Job], ray: rays.Ray | None) -> int:
@@ -423,7 +427,11 @@ async def _make(
     make: Callable[..., Awaitable[QueuedSong]],
 ) -> None:
     """Take songs from the queue until no more fits or the batch is to end."""
-    while board.held() and not house.stopping.is_set() and (job := queue.next(house)) is not None:
+    while board.held() and not house.stopping.is_set():
+        await _measure_again(queue, house, options)
+        job = queue.next(house)
+        if job is None:
+            return
         folder = outputs.song(job.song.id)
         if _asked_out(folder):
             board.put(QueuedSong(folder.id, "interrupted", note=STOPPED))
@@ -442,6 +450,25 @@ async def _make(
             ended = QueuedSong(job.song.id, "failed", note=_log_defect(outputs, error))
         queue.ends.pop(job.song.id, None)
         board.put(ended)
+
+
+async def _measure_again(queue: _Queue, house: House, options: Options) -> None:
+    """Measure the machine again after a song that was much slower than its profile says.
+
+    How the songs that wait are calculated is decided again, too. Where measuring fails they stay as they are.
+    """
+    if not house.doubt.is_set() or not queue.jobs or options.check_again is None:
+        return
+    house.doubt.clear()
+    waiting = list(queue.jobs)
+    try:
+        answers = await asyncio.to_thread(options.check_again, [job.song for job in waiting])
+    except RunnerError:
+        return
+    decided = {
+        job.song.id: answer for job, answer in zip(waiting, answers, strict=True) if not answer.problems
+    }
+    queue.jobs[:] = [replace(job, answer=decided.get(job.song.id, job.answer)) for job in queue.jobs]
 
 
 def _in_words(error: OSError, folder: Path) -> str:

@@ -10,18 +10,22 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from runner import processes
 from runner.errors import CheckError, ForeignFileError, Problem, SpecError
 from runner.files import read_message, write_message
-from runner.messages import Check, SongAnswer, SongQuestion
+from runner.messages import NOTE, Check, SongAnswer, SongQuestion
 from runner.spec import Song, asked, lyrics_start
 
 WORKER = (sys.executable, "-P", "-m", "runner.worker", "check")
 # Hashing a large bundle on a slow disk takes a while; a hang is longer.
 TIMEOUT_S = 600.0
+RELAY_EVERY_S = 0.2
+
+Say = Callable[[str], None]
 
 
 def check(
@@ -30,12 +34,14 @@ def check(
     lines: bool = False,
     worker: Sequence[str] = WORKER,
     timeout_s: float = TIMEOUT_S,
+    say: Say | None = None,
 ) -> list[SongAnswer]:
     """One answer per song, in order; lines: with what there is to say of each line of its lyrics.
 
-    Raises SpecError with every problem of every song, CheckError if the child itself fails.
+    say: given each line that the child has for the user while it works. Raises SpecError with every problem
+    of every song, CheckError if the child itself fails.
     """
-    answers = answered(songs, lines=lines, worker=worker, timeout_s=timeout_s)
+    answers = answered(songs, lines=lines, worker=worker, timeout_s=timeout_s, say=say)
     problems = [
         _problem(song, message)
         for song, answer in zip(songs, answers, strict=True)
@@ -63,9 +69,15 @@ def answered(
     lines: bool = False,
     worker: Sequence[str] = WORKER,
     timeout_s: float = TIMEOUT_S,
+    say: Say | None = None,
+    measure: bool = False,
 ) -> list[SongAnswer]:
-    """As `check`, with the problems in the answers. Raises CheckError alone."""
-    return _ask([_question(song, lines=lines) for song in songs], worker, timeout_s)
+    """As `check`, with the problems in the answers.
+
+    measure: measure this machine again. Raises CheckError alone.
+    """
+    asked = Check([_question(song, lines=lines) for song in songs], [], measure=measure)
+    return _ask(asked, worker, timeout_s, say)
 
 
 def _problem(song: Song, message: str) -> Problem:
@@ -76,36 +88,59 @@ def _problem(song: Song, message: str) -> Problem:
     return Problem(message, song.path, song.line, 1)
 
 
-def _ask(questions: list[SongQuestion], worker: Sequence[str], timeout_s: float) -> list[SongAnswer]:
+def _ask(asked: Check, worker: Sequence[str], timeout_s: float, say: Say | None) -> list[SongAnswer]:
     with tempfile.TemporaryDirectory(prefix="runner-check-") as name:
         paper, log = Path(name, "check.json"), Path(name, "worker.log")
-        write_message(paper, Check(questions, []), durable=False)
-        exit_code = run([*worker, str(paper)], log, timeout_s)
+        write_message(paper, asked, durable=False)
+        exit_code = run([*worker, str(paper)], log, timeout_s, say=say)
         if exit_code != 0:
             raise CheckError(_words(exit_code, log, timeout_s))
         try:
             answers = read_message(paper, Check).answers
         except (OSError, ForeignFileError) as error:
             raise CheckError(f"the check of this batch left no answer ({error}); run it again") from error
-    if [answer.song for answer in answers] != [question.song for question in questions]:
+    if [answer.song for answer in answers] != [question.song for question in asked.questions]:
         raise CheckError("the check of this batch answered for other songs; run it again")
     return answers
 
 
-def run(command: list[str], log: Path, timeout_s: float) -> int | None:
-    """Exit code of a short-lived child; None if it had to be killed for taking too long."""
+def run(command: list[str], log: Path, timeout_s: float, *, say: Say | None = None) -> int | None:
+    """Exit code of a short-lived child; None if it had to be killed for taking too long.
+
+    say: given each line that it prints for the user, soon after.
+    """
     mark = f"check//{os.getpid()}|"
     limits = processes.Limits(threads=processes.usable_cores(), nice=0)
     process = processes.spawn(command, log=log, mark=mark, limits=limits, env={})
     leader = processes.identity(process.pid)
     try:
-        return process.wait(timeout_s)
+        return process.wait(timeout_s) if say is None else _relayed(process, log, timeout_s, say)
     except subprocess.TimeoutExpired:
         return None
     finally:
         if leader is not None:
             asyncio.run(processes.end_tree(lambda: processes.tree(leader, mark), grace_s=0.0))
         process.wait()
+
+
+def _relayed(process: subprocess.Popen[bytes], log: Path, timeout_s: float, say: Say) -> int:
+    """Exit code of the child, its lines for the user passed on as they come."""
+    until = time.monotonic() + timeout_s
+    with log.open(errors="replace") as lines:
+        unfinished = ""
+        while True:
+            try:
+                code = process.wait(min(RELAY_EVERY_S, max(0.0, until - time.monotonic())))
+            except subprocess.TimeoutExpired:
+                code = None
+                if time.monotonic() >= until:
+                    raise
+            *whole, unfinished = (unfinished + lines.read()).split("\n")
+            for line in whole:
+                if line.startswith(NOTE):
+                    say(line.removeprefix(NOTE))
+            if code is not None:
+                return code
 
 
 def _words(exit_code: int | None, log: Path, timeout_s: float) -> str:

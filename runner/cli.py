@@ -7,6 +7,8 @@ import re
 import signal
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
 from io import TextIOWrapper
 from pathlib import Path
 from shutil import get_terminal_size
@@ -323,7 +325,7 @@ def check(
     from runner.spec import load
 
     songs = load(files)
-    answers = ask(songs, lines=True)
+    answers = ask(songs, lines=True, say=partial(typer.echo, err=True))
     if json:
         from json import dumps
 
@@ -416,20 +418,23 @@ def doctor(
         ),
     ] = None,
     out: Out = Path("outputs"),
+    measure: Annotated[
+        bool, typer.Option("--measure", help="Measure again how fast this machine calculates.")
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Say whether tonight will work on this machine, and what to do where it won't."""
     from runner.doctor import as_json, diagnose, examine, show, works
     from runner.machine import read
 
-    machine, half = read(out), examine(model)
+    machine, half = read(out), examine(model, measure=measure, say=partial(typer.echo, err=True))
     findings = diagnose(machine, half)
     if json:
         from json import dumps
 
         typer.echo(dumps(as_json(machine, half, findings), indent=2, ensure_ascii=False))
     else:
-        show(findings)
+        show(findings, None if isinstance(half, str) else half.arithmetic)
     raise typer.Exit(0 if works(findings) else 1)
 
 
@@ -605,6 +610,7 @@ def _top(
 def _make(
     songs: list[Song], out: Path, options: Any, end: End, *, quiet: bool, engine: tuple[str, ...] = ()
 ) -> None:
+    from runner import check as checks
     from runner import outlook, report, view
     from runner.batch import run
     from runner.songfolder import Outputs
@@ -621,6 +627,8 @@ def _make(
         if not quiet:
             typer.echo("\n".join(outlook.lines(seen)), err=True)
 
+    if not engine and options.cluster is None:
+        options = replace(options, check_again=partial(checks.answered, measure=True))
     with view.live(outputs, quiet=quiet, tell=end.journal.tell) as show:
         ended = run(jobs, outputs, options, show=show, house=house, announce=announce)
     end.exit_code, end.problem = ended.exit_code(strict=options.strict), ended.problem
@@ -658,7 +666,8 @@ def _checked(songs: list[Song], *, quiet: bool, engine: tuple[str, ...] = ()) ->
     from runner.check import check as ask
     from runner.supervise import Job
 
-    answers = ask(songs, worker=(*engine, "check") if engine else WORKER)
+    say = None if quiet else partial(typer.echo, err=True)
+    answers = ask(songs, worker=(*engine, "check") if engine else WORKER, say=say)
     if not quiet:
         for choice in dict.fromkeys(answer.choice for answer in answers):
             typer.echo(choice, err=True)

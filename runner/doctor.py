@@ -14,11 +14,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from runner.check import run
+from runner.check import Say, run
 from runner.errors import ForeignFileError
 from runner.files import read_message, write_message
 from runner.machine import WINDOWS_DISKS, Machine, usable_memory
-from runner.messages import Examination, ModelFacts
+from runner.messages import Examination, MachineArithmetic, ModelFacts
 from runner.words import shown, size, span
 
 SCHEMA = 1
@@ -39,6 +39,9 @@ NIGHT_BYTES = 2 * 10**9
 FILES = 1000
 # A job file's timeout where it names none (spec).
 TIMEOUT_OF_SONG_S = 40 * 60.0
+# Other programs that take more of the processor than this make what was measured doubtful
+# (diffrhythm/machine_profile.py).
+BUSY = 0.1
 STYLES = {"ok": "green", "note": "yellow", "problem": "red"}
 
 State = Literal["ok", "note", "problem"]
@@ -55,14 +58,19 @@ class Finding:
 
 
 def examine(
-    model: str | None, *, worker: Sequence[str] = WORKER, timeout_s: float = TIMEOUT_S
+    model: str | None,
+    *,
+    measure: bool = False,
+    say: Say | None = None,
+    worker: Sequence[str] = WORKER,
+    timeout_s: float = TIMEOUT_S,
 ) -> Examination | str:
-    """What a child finds of the model half, or why it found nothing."""
+    """What a child finds of the model half, or why it found nothing. measure: measure this machine again."""
     with tempfile.TemporaryDirectory(prefix="runner-doctor-") as name:
         paper, log = Path(name, "examination.json"), Path(name, "worker.log")
-        write_message(paper, Examination(model), durable=False)
+        write_message(paper, Examination(model, measure=measure), durable=False)
         try:
-            code = run([*worker, str(paper)], log, timeout_s)
+            code = run([*worker, str(paper)], log, timeout_s, say=say)
         except (OSError, subprocess.SubprocessError) as error:
             return f"no process could be started: {error}"
         if code is None:
@@ -111,8 +119,8 @@ def verdict(findings: Sequence[Finding]) -> str:
     return "tonight will work" + (f"; {notes} note{'s' if notes > 1 else ''}" if notes else "")
 
 
-def show(findings: Sequence[Finding]) -> None:
-    """Print the findings and the verdict on stdout; folded and coloured on a terminal only."""
+def show(findings: Sequence[Finding], measured: MachineArithmetic | None = None) -> None:
+    """Print the findings, what was measured, and the verdict; folded and coloured on a terminal only."""
     from rich.text import Text
 
     from runner.view import console, speaks_unicode
@@ -125,6 +133,10 @@ def show(findings: Sequence[Finding]) -> None:
             if line.startswith(state):
                 text.stylize(STYLES[state], 0, len(state))
             out.print(text, soft_wrap=True)
+        if measured is not None:
+            title = f"\nOne pass of the published size ({measured.frames} frames), measured on this machine:"
+            for line in (title, *arithmetic_table(measured), ""):
+                out.print(Text(shown(line, unicode)), soft_wrap=True)
         out.print(Text(verdict(findings), "bold"), soft_wrap=True)
 
 
@@ -135,6 +147,9 @@ def as_json(machine: Machine, half: Examination | str, findings: Sequence[Findin
         "findings": [asdict(finding) for finding in findings],
         "machine": asdict(machine),
         "models": [asdict(model) for model in half.models] if isinstance(half, Examination) else [],
+        "arithmetic": asdict(half.arithmetic)
+        if isinstance(half, Examination) and half.arithmetic is not None
+        else None,
     }
 
 
@@ -191,18 +206,51 @@ def _processor(machine: Machine, half: Examination) -> Iterator[Finding]:
     name = f"{machine.processor}, {cores}" if machine.processor else cores
     if half.precision not in ("fp32", "bf16", "int8"):
         yield Finding("processor", "problem", half.precision, "unset DIFFRHYTHM_PRECISION")
-    elif half.precision == "fp32":
-        yield Finding(
-            "processor",
-            "note",
-            f"{name}; large models in fp32, the slowest: no dot products of bf16 or int8 are used",
-            "take fewer steps (preset: draft) where a night is short",
-        )
     else:
-        yield Finding("processor", "ok", f"{name}; large models in {half.precision}")
+        yield Finding("processor", "ok", name)
+    if half.arithmetic is not None:
+        yield _arithmetic(half.arithmetic)
     for model in half.models:
         if model.song_s:
             yield _forecast(model, machine)
+
+
+def _arithmetic(measured: MachineArithmetic) -> Finding:
+    """Which arithmetic large models are calculated in here, and why."""
+    found = f"large models in {measured.chosen}, their sound in {measured.decoder}: {measured.reason}"
+    if measured.busy > BUSY:
+        return Finding(
+            "arithmetic",
+            "note",
+            f"{found}; other programs took {measured.busy:.0%} of the processor while it was measured",
+            "runner doctor --measure, once the machine is quiet",
+        )
+    return Finding("arithmetic", "ok", found)
+
+
+def arithmetic_table(measured: MachineArithmetic) -> list[str]:
+    """Return the table of what was measured on this machine, a line each, the chosen one marked."""
+    rows = [("", "arithmetic", "s a pass", "against published", "s to decode 1 s", "error", "threads")]
+    for each in measured.candidates:
+        rows.append(
+            (
+                "*" if each.name == measured.chosen else "",
+                each.name,
+                f"{each.pass_s:.3g}",
+                f"{measured.published_pass_s / each.pass_s:.2f} x",
+                "–" if each.decode_s is None else f"{each.decode_s:.2f}",
+                "–" if each.error is None else f"{100 * each.error:.2g} %",
+                str(each.threads),
+            )
+        )
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return [
+        "  ".join(
+            cell.ljust(width) if column < 2 else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
 
 
 def _forecast(model: ModelFacts, machine: Machine) -> Finding:

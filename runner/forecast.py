@@ -1,4 +1,4 @@
-"""How long a song will take, before it is begun: by songs that were made here, else reckoned. Pure.
+"""How long a song will take, before it is begun: by songs made here, else by this machine's profile. Pure.
 
 Its work is known (passes of the transformer, and the decoder, see diffrhythm/cost.py); how fast this machine
 does it, songs of the same model and arithmetic have shown.
@@ -17,12 +17,15 @@ from runner.messages import SongAnswer
 
 # Of the songs that tell of it, those nearest in length; of equally near ones the newest.
 TOLD_BY = 5
-# How much longer it may take: measured songs differ by this much or more (benchmarks/forecast.py), and what
-# is only reckoned knows nothing of this processor but its instructions.
+# How much longer it may take: measured songs differ by this much or more (benchmarks/forecast.py).
 MEASURED_MARGIN = 0.15
 # One or two songs do not show how much they differ here.
 FEW, FEW_MARGIN = 3, 0.3
-RECKONED_MARGIN = 1.0
+# The profile of a machine is of samples: whole passes of the published size were within 20 % of it
+# (benchmarks/profile.py); a machine that slows down when it is warm is not.
+PROFILE_MARGIN = 0.3
+# Without a profile, nothing is known.
+UNKNOWN_MARGIN = 1.0
 # Start, imports and loading, where no song has shown them.
 AROUND_S = 10.0
 # More threads than this do not make a song much faster (diffrhythm/cost.py).
@@ -34,15 +37,16 @@ class Forecast:
     """What is left of a song, in seconds.
 
     step_s: of one step, in all its windows. around_s: of all else, from the start of its process to its end.
-    left: the share of its steps that are to be made: 1 of a song without a checkpoint. by: so many songs made
-    here have told of it; 0: it is reckoned. margin: how much longer it may take, as a share.
+    left: the share of its steps that are to be made: 1 of a song without a checkpoint. by: the number of
+    songs made here that it rests on; 0: it rests on the machine's profile. margin: how much longer it may
+    take, as a share.
     """
 
     step_s: float
     around_s: float
     left: float = 1.0
     by: int = 0
-    margin: float = RECKONED_MARGIN
+    margin: float = PROFILE_MARGIN
 
     def seconds(self, density: int) -> float:
         """At so many steps over the whole of the song."""
@@ -65,7 +69,8 @@ def forecast(
         least = FEW_MARGIN if len(speeds) < FEW else MEASURED_MARGIN
         margin = max(least, (max(speeds) - min(speeds)) / min(speeds) / 2)
     else:
-        pass_s, margin = answer.pass_core_s / _threads(threads), RECKONED_MARGIN
+        pass_s = profile_pass_s(answer, threads)
+        margin = PROFILE_MARGIN if pass_s else UNKNOWN_MARGIN
     around = [song.around_s for song in told if song.around_s is not None]
     return Forecast(
         step_s=answer.passes * pass_s,
@@ -74,6 +79,15 @@ def forecast(
         by=len(speeds),
         margin=margin,
     )
+
+
+def profile_pass_s(answer: SongAnswer, threads: int) -> float:
+    """Return seconds of a pass on this many threads, by the machine's profile; 0: unknown.
+
+    On fewer threads than the profile's a pass takes as much longer; more do not make it faster.
+    """
+    measured_on = answer.threads or _threads(threads)
+    return answer.pass_s * measured_on / max(1, min(threads, measured_on))
 
 
 def _telling(answer: SongAnswer, songs: Sequence[Shown], precision: str, threads: int) -> list[Shown]:

@@ -2,13 +2,13 @@
 
 Passes of the transformer are measured as they go. The decoder is foreseen from them: by the work of both
 (diffrhythm/cost.py) and by how much faster or slower it gets through its own, which a song of the same model
-has shown before, or, for the first one, a table.
+has shown before, or, for the first one, the machine's profile.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from runner.verdict import MIN_DENSITY
@@ -35,17 +35,11 @@ class Decoder:
     around_s: float
 
 
-# Where no song has shown it: of large models, by the arithmetic of their passes and of their decoder, and of
-# small ones. fp32 as measured on a core of Zen 3; bf16 and int8 as reckoned from passes and decoders on two
-# cores of Zen 4, which differ by a fifth between runs.
-LARGE: Mapping[tuple[str, str], Decoder] = {
-    ("fp32", "fp32"): Decoder(0.8, 2.0),
-    ("bf16", "fp32"): Decoder(0.8, 2.0),  # without bf16 of its own, a processor calculates in fp32
-    ("bf16", "bf16"): Decoder(0.6, 4.0),
-    ("int8", "bf16"): Decoder(0.55, 4.0),
-    ("int8", "fp32"): Decoder(0.35, 2.0),
-}
-SMALL = Decoder(0.8, 1.2)
+# Where neither a song nor the machine's profile tells: as fast as the passes.
+UNKNOWN = Decoder(1.0, 2.0)
+# Seconds behind decoding, to join and check the sound: 1.2 s with the demo's decoder on a core of Zen 3
+# (benchmarks/foresight.py).
+CHECK_S = 1.2
 
 
 @dataclass(frozen=True, slots=True)

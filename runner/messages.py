@@ -38,6 +38,8 @@ FREE_CAUSES: frozenset[Cause] = frozenset({"interrupted", "lost"})
 
 # The worker's exit code without memory or disk; without an outcome beside it, it was the disk.
 EXIT_NO_ROOM = 5
+# What a child prints before a line that is meant for the user.
+NOTE = "note: "
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +51,10 @@ class SongRequest:
     this is one (seconds since 1970), else 0. steps is what the user asked for, density what this attempt
     may still afford: solver steps over the whole of [0, 1]. grid: points of the steps asked for, None for the
     sampler's own. estimate: decode the checkpoint's estimate of the song's end instead of sampling on.
-    decoder_speed, decoder_around_s: of the nearest song made before, None without one (see
-    foresight.Decoder). attempts: how many each family of causes gets; 0: not told. memory_bytes: the ceiling
-    of its private memory; None: there is none.
+    decoder_speed, decoder_around_s: of the nearest song made before, else as the machine's profile has them
+    (see foresight.Decoder). pass_s: seconds that a pass takes by that profile; None: unknown. attempts: how
+    many each family of causes gets; 0: not told. memory_bytes: the ceiling of its private memory; None:
+    there is none.
     """
 
     song: str  # "<job>/<name>"
@@ -94,6 +97,7 @@ class SongRequest:
     attempts: int = 0
     memory_bytes: int | None = None
     fade_out: float | None = None
+    pass_s: float | None = None
     schema: int = SCHEMA
 
 
@@ -104,7 +108,8 @@ class Heartbeat:
     eta_s: what is left of the song, decoding and writing included; None as long as nothing is measured.
     private: bytes of memory of its own, in RAM and in swap. phase_mono: when the phase began; 0: not told.
     spent_s: seconds of each phase before it. paces_s: seconds a pass, or a chunk, at the newest steps of this
-    phase, oldest first; fastest_s: of all its steps.
+    phase, oldest first; fastest_s: of all its steps. slower: how many times as long a pass takes as the
+    machine's profile says, where that is much; else None.
     """
 
     seq: int
@@ -135,6 +140,7 @@ class Heartbeat:
     spent_s: dict[str, float] = field(default_factory=dict)
     paces_s: list[float] = field(default_factory=list)
     fastest_s: float | None = None
+    slower: float | None = None
     schema: int = SCHEMA
 
 
@@ -143,9 +149,10 @@ class Outcome:
     """How an attempt ended: told by the child when it could, else by the parent that saw it end.
 
     cause is None for a finished song. evidence: the readings behind a kill, newest last.
-    song: what the finished song is made of (time grid, seconds per phase, checks, …), else empty.
-    began_wall, ended_wall: seconds since 1970, 0 where nobody saw it. memory: points of its curve, each
-    seconds since it began, then bytes of private memory, in RAM at all, and in swap (see curve.py).
+    slower: as in its last heartbeat. song: what the finished song is made of (time grid, seconds per phase,
+    checks, …), else empty. began_wall, ended_wall: seconds since 1970, 0 where nobody saw it. memory:
+    points of its curve, each seconds since it began, then bytes of private memory, in RAM at all, and in
+    swap (see curve.py).
     """
 
     attempt: int
@@ -164,6 +171,7 @@ class Outcome:
     began_wall: float = 0.0
     ended_wall: float = 0.0
     memory: list[list[float]] = field(default_factory=list)
+    slower: float | None = None
     schema: int = SCHEMA
 
 
@@ -260,8 +268,9 @@ class SongAnswer:
     lines: of its lyrics, where they were asked for.
 
     passes: of the transformer, for one step in all windows. pass_flops, decode_flops: the work of one, and
-    of decoding the song. pass_core_s: seconds of one on one core, as reckoned. decoder_speed,
-    decoder_around_s: of a decoder that no song has shown yet (see foresight.Decoder).
+    of decoding the song. pass_s: seconds of one pass on `threads` threads, which is the best number of them,
+    as this machine's profile has both; 0: unknown. decoder_speed, decoder_around_s: of a decoder that no song
+    has shown yet (see foresight.Decoder).
     """
 
     song: str
@@ -282,7 +291,8 @@ class SongAnswer:
     passes: int = 0
     pass_flops: int = 0
     decode_flops: int = 0
-    pass_core_s: float = 0.0
+    pass_s: float = 0.0
+    threads: int = 0
     decoder_speed: float = 1.0
     decoder_around_s: float = 0.0
     model_folder: str = ""
@@ -291,10 +301,14 @@ class SongAnswer:
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """All questions of a batch, then all answers, in the same order."""
+    """All questions of a batch, then all answers, in the same order.
+
+    measure: measure the machine again.
+    """
 
     questions: list[SongQuestion]
     answers: list[SongAnswer]
+    measure: bool = False
     schema: int = SCHEMA
 
 
@@ -321,14 +335,49 @@ class ModelFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class MeasuredArithmetic:
+    """What one arithmetic takes on this machine, at the published size.
+
+    pass_s: seconds of one pass on this many threads. decode_s: of decoding a second of sound; None: the
+    decoder was not measured in it. error: of a pass, relative to float32; None: unknown.
+    """
+
+    name: str
+    pass_s: float
+    decode_s: float | None
+    threads: int
+    error: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class MachineArithmetic:
+    """How songs of the published size are calculated on this machine, and why; see diffrhythm.arithmetic.
+
+    frames: of a pass. busy: the share of the cores that other programs took while it was measured.
+    measured_wall: when that was, in seconds since 1970.
+    """
+
+    chosen: str
+    decoder: str
+    reason: str
+    published_pass_s: float
+    candidates: list[MeasuredArithmetic]
+    frames: int
+    busy: float
+    measured_wall: float
+
+
+@dataclass(frozen=True, slots=True)
 class Examination:
     """What `runner doctor` asks a child, model, and then what the child found. model: None: those here.
 
     broken: packages that cannot be imported, and why. espeak, encoders, cache: what is wrong with them.
-    cache_folder: where styles are kept. precision: of large models, or why none could be chosen.
+    cache_folder: where styles are kept. precision: of large models, or why none could be chosen. measure:
+    measure this machine again. arithmetic: what was measured, None where it could not be.
     """
 
     model: str | None
+    measure: bool = False
     broken: list[str] = field(default_factory=list)
     packages: int = 0
     torch: str = ""
@@ -339,4 +388,5 @@ class Examination:
     cached: int = 0
     precision: str = ""
     models: list[ModelFacts] = field(default_factory=list)
+    arithmetic: MachineArithmetic | None = None
     schema: int = SCHEMA

@@ -24,7 +24,8 @@ from runner.admission import Entrance, Free, Need, Obstacle, Room
 from runner.curve import Curve
 from runner.errors import ForeignFileError
 from runner.files import is_full, write_json, write_message
-from runner.foresight import Shown
+from runner.forecast import profile_pass_s
+from runner.foresight import Decoder, Shown
 from runner.messages import (
     FREE_CAUSES,
     MEMORY_CAUSES,
@@ -77,7 +78,7 @@ class Job:
             density=density,
             precision=self.answer.precision,
             chunk_frames=128,
-            threads=self.song.threads or processes.usable_cores(),
+            threads=self.song.threads or self.answer.threads or processes.usable_cores(),
             resume=self.song.resume,
             note=f"{density} steps instead of {asked}, to end in time" if density < asked else "",
         )
@@ -92,8 +93,9 @@ class House:
     started and waits for; any other child is a stray. shown: by the songs finished here, the newest last.
     await_s: how long to wait for memory or disk that no song of ours has. memory: bytes of RAM that we may
     count on; None: unknown. root: where proc and sys tell of control groups. songs: the one that holds them;
-    None: our watching has to do. until: when the batch has to end; None: when all is made. host: name of this
-    machine, for words that are read on another.
+    None: our watching has to do. doubt: set when a song was much slower than the machine's profile says.
+    until: when the batch has to end; None: when all is made. host: name of this machine, for words that are
+    read on another.
     """
 
     mark: str
@@ -111,6 +113,7 @@ class House:
     memory: int | None = None
     root: Path = Path("/")
     songs: cgroups.Songs | None = None
+    doubt: asyncio.Event = field(default_factory=asyncio.Event)
     until: Until | None = None
     host: str = ""
 
@@ -384,6 +387,8 @@ async def _attempt(
         )
     )
     outcome = await _run(job, folder, attempt, request, house)
+    if outcome.slower is not None:
+        house.doubt.set()
     if outcome.t is None and request.checkpoint is not None:  # it got no step further
         outcome = replace(outcome, t=past.checkpoint_t)
     folder.clean()
@@ -428,7 +433,9 @@ def _ask(
         model_hash=answer.model_hash,
         precision=plan.precision,
         duration=answer.duration,
-    )
+    ) or Decoder(answer.decoder_speed, answer.decoder_around_s)
+    # The profile speaks of the arithmetic that was chosen, and not of one that a later attempt falls back to.
+    pass_s = profile_pass_s(answer, plan.threads) if plan.precision == answer.precision else 0.0
     return SongRequest(
         song=folder.id,
         attempt=attempt.number,
@@ -455,8 +462,9 @@ def _ask(
         foresight=song.foresight,
         timeout_s=timeout_s,
         mode=plan.mode,
-        decoder_speed=decoder.speed if decoder else None,
-        decoder_around_s=decoder.around_s if decoder else None,
+        decoder_speed=decoder.speed,
+        decoder_around_s=decoder.around_s,
+        pass_s=pass_s or None,
         attempts=song.attempts,
         memory_bytes=song.memory_bytes or house.ceiling,
     )
@@ -629,6 +637,7 @@ def _judge_end(
         slept_s=round(watch.slept_s, 3),
         song=told.song if told is not None and cause is None else {},
         evidence=_evidence(watch) if kill is not None and cause is not None else [],
+        slower=beat.slower if beat else None,
     )
 
 

@@ -21,10 +21,10 @@ import traceback
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
+from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from diffrhythm.errors import BundleError, CheckpointError, DiffRhythmError, NumbersError
 from diffrhythm.events import Event
@@ -34,10 +34,13 @@ from runner.heartbeat import Pulse
 from runner.manifest import sha256
 from runner.messages import (
     EXIT_NO_ROOM,
+    NOTE,
     Cause,
     Check,
     Examination,
     Format,
+    MachineArithmetic,
+    MeasuredArithmetic,
     ModelFacts,
     Outcome,
     SongAnswer,
@@ -52,15 +55,18 @@ from runner.models import write as write_paper
 from runner.songfolder import Attempt, SongFolder
 
 if TYPE_CHECKING:
+    from diffrhythm.arithmetic import Choice
     from diffrhythm.audio import Audio
     from diffrhythm.bundle import Bundle
     from diffrhythm.config import ModelConfig
     from diffrhythm.editing import Edit
     from diffrhythm.generate import Plan, Song
-    from diffrhythm.precision import Precision
+    from diffrhythm.machine_profile import Profile
+    from diffrhythm.precision import Arithmetic, Precision
     from diffrhythm.presets import Preset
     from diffrhythm.published import Published
     from diffrhythm.sampling import State
+    from diffrhythm.tuning import Tuning
     from diffrhythm.vae_config import VaeConfig
 
 EXIT = {None: 0, "bad-input": 3, "no-bundle": 3, "numbers": 4}
@@ -69,6 +75,8 @@ EXIT |= dict.fromkeys(("out-of-memory", "no-disk"), EXIT_NO_ROOM)
 SUBTYPES: dict[int, Literal["PCM_24", "FLOAT"] | None] = {16: None, 24: "PCM_24", 32: "FLOAT"}
 # As many as a narrow terminal shows beside everything else.
 PACES = 12
+# A precision that takes this many times as long as the published way deserves a warning.
+SLOW = 1.5
 _NO_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 # What torch ("can't allocate memory", "CUDA out of memory"), C++ and oneDNN say, none with a type of its own.
 _NO_MEMORY = (
@@ -94,12 +102,25 @@ def main(arguments: Sequence[str]) -> int:
 def check(paper: Path) -> int:
     """Answer every question of a batch, on the same paper."""
     asked = read_message(paper, Check)
+    if asked.measure:
+        _measure_again(asked.questions)
     write_message(paper, replace(asked, answers=[_answer(question) for question in asked.questions]))
     return 0
 
 
+def _measure_again(questions: Sequence[SongQuestion]) -> None:
+    """Measure this machine once more for every model in question that is here."""
+    from diffrhythm import bundle
+
+    for name in dict.fromkeys(question.model for question in questions):
+        with suppress(DiffRhythmError, OSError):  # the answers will say what is wrong with it
+            model = bundle.load(name)
+            _profile(model.config, model.vae_config, again=True)
+    _profile.cache_clear()
+
+
 def _answer(question: SongQuestion) -> SongAnswer:
-    from diffrhythm import bundle, precision, presets, tuning
+    from diffrhythm import bundle, presets, tuning
     from diffrhythm.generate import Request, inspect
 
     found = ""
@@ -107,6 +128,7 @@ def _answer(question: SongQuestion) -> SongAnswer:
         chosen = presets.preset("standard" if question.preset == "auto" else question.preset)
         model = bundle.load(question.model)
         found = model.hash
+        profile = _profile(model.config, model.vae_config)
         plan = inspect(model, Request(**_asked(question) | _run(question, chosen)))
         tuned = tuning.found(model)
     except DiffRhythmError as error:
@@ -114,28 +136,24 @@ def _answer(question: SongQuestion) -> SongAnswer:
     except OSError as error:
         words = f"{error.strerror}: {error.filename}; make it readable and writable, or set XDG_CACHE_HOME"
         return SongAnswer(question.song, problems=[words], warnings=[], model_hash=found)
+    at_once = max(window.end - window.start for window in plan.windows)
+    arithmetic = _arithmetic(question, profile, plan, tuned, at_once, chosen.steps)
     if question.preset == "auto":
-        chosen = _auto(model, plan)
+        chosen = _auto(arithmetic, profile, plan, at_once)
     run = _run(question, chosen)
-    arithmetic = plan.precision
-    if question.precision == "auto" and tuned:
-        harmless = tuned.int8_is_harmless(run["steps"])
-        arithmetic = precision.detect(model.config, int8_is_harmless=harmless)
+    arithmetic = _arithmetic(question, profile, plan, tuned, at_once, run["steps"])
     # Whoever names a solver means its own grid.
     usual = question.sampler is None and run["sampler"] == "sway"
     points = tuned.grid(run["steps"], run["cfg"]) if tuned and usual else None
-    at_once = max(window.end - window.start for window in plan.windows)
-    private, mapped = _memory(
-        model.config, model.vae_config, plan.frames, at_once, precision.named(arithmetic)
-    )
+    private, mapped = _memory(model.config, model.vae_config, plan.frames, at_once, arithmetic)
     return SongAnswer(
         question.song,
         problems=[],
-        warnings=[*_changed(question, model), *plan.warnings],
+        warnings=[*_changed(question, model), *_slow(profile, arithmetic, at_once), *plan.warnings],
         duration=plan.duration,
         **run,
         grid=None if points is None else list(points),
-        precision=arithmetic,
+        precision=arithmetic.precision,
         model_hash=model.hash,
         demo=model.demo,
         choice=_choice(question, chosen, run) + (" on a grid tuned to the model" if points else ""),
@@ -144,6 +162,37 @@ def _answer(question: SongQuestion) -> SongAnswer:
         model_folder=str(model.folder),
         lines=_lines(plan) if question.lines else [],
         **_work(model, plan, question.window, run, arithmetic),
+    )
+
+
+@cache
+def _profile(config: ModelConfig, vae: VaeConfig, *, again: bool = False) -> Profile:
+    """What this machine takes for the work of a model of these sizes; measured where it is not known yet."""
+    from diffrhythm import machine_profile
+    from diffrhythm.precision import is_large
+
+    def report(what: str) -> None:
+        if is_large(config):
+            print(f"{NOTE}measuring this machine, once, for up to half a minute: {what}", flush=True)
+
+    return machine_profile.ensure(config, vae, again=again, report=report)
+
+
+def _arithmetic(
+    question: SongQuestion,
+    profile: Profile,
+    plan: Plan,
+    tuned: Tuning | None,
+    frames: int,
+    steps: int,
+) -> Choice:
+    """Return how the song is calculated: as asked, else by the profile and by what a tuning found of int8."""
+    from diffrhythm import machine_profile, precision
+
+    asked = precision.asked(question.precision)
+    harmful = tuned is not None and tuned.int8 is not None and not tuned.int8_is_harmless(steps)
+    return machine_profile.settle(
+        profile, frames=frames, asked=asked, refused=("int8", "int8-static") if harmful else ()
     )
 
 
@@ -174,44 +223,69 @@ def _changed(question: SongQuestion, model: Bundle) -> list[str]:
     return [f"{model.name}: its files have changed since the first one was made; this will be another song"]
 
 
+def _slow(profile: Profile, arithmetic: Choice, frames: int) -> list[str]:
+    """A warning where the precision that was asked for is much slower here than the published way."""
+    published = profile.timing("torch-fp32")
+    if published is None or arithmetic.pass_s is None:
+        return []
+    ratio = arithmetic.pass_s / published.pass_s(frames)
+    if ratio < SLOW:
+        return []
+    return [f"precision {arithmetic.precision} takes {ratio:.1f} times as long as fp32 here: leave it out"]
+
+
 def _work(
-    model: Bundle, plan: Plan, window: float | None, run: Mapping[str, Any], arithmetic: Precision
+    model: Bundle, plan: Plan, window: float | None, run: Mapping[str, Any], arithmetic: Choice
 ) -> dict[str, Any]:
-    """What a song's work is, and how fast it is reckoned to be done where no song has shown it."""
-    from diffrhythm import cost
+    """Return a song's work, and how fast this machine does it by its profile."""
     from diffrhythm.generate import CHUNK_FRAMES
     from diffrhythm.sampling import passes_a_step
 
     pass_flops, decode_flops = _flops(model, plan.duration, window, CHUNK_FRAMES)
-    decoder = _usual_decoder(model, arithmetic)
+    decoder = _measured_decoder(model.vae_config, arithmetic, pass_flops)
     return {
         "passes": passes_a_step(run["sampler"], run["cfg"]) * len(plan.windows),
         "pass_flops": pass_flops,
         "decode_flops": decode_flops,
-        "pass_core_s": cost.passes_s(model.config, plan.windows[0].end, 1, arithmetic, 1),
+        "pass_s": arithmetic.pass_s or 0.0,
+        "threads": arithmetic.threads or 0,
         "decoder_speed": decoder.speed,
         "decoder_around_s": decoder.around_s,
     }
 
 
+def _measured_decoder(vae: VaeConfig, arithmetic: Choice, pass_flops: int) -> foresight.Decoder:
+    """Return the decoder as this machine's profile has it."""
+    from diffrhythm import cost
+    from diffrhythm.vae_config import HOP, SAMPLE_RATE
+
+    if arithmetic.decode_s is None or not arithmetic.pass_s:
+        return foresight.UNKNOWN
+    frames = SAMPLE_RATE // HOP
+    decode_flop_s = cost.of_decoder(vae, frames) / (arithmetic.decode_s * frames * HOP / SAMPLE_RATE)
+    speed = decode_flop_s / (pass_flops / arithmetic.pass_s)
+    return foresight.Decoder(speed, arithmetic.open_s + foresight.CHECK_S)
+
+
 def _memory(
-    config: ModelConfig, vae: VaeConfig, frames: int, at_once: int, arithmetic: Precision
+    config: ModelConfig, vae: VaeConfig, frames: int, at_once: int, arithmetic: Choice
 ) -> tuple[int, int]:
     """What a song's process will have for itself, and what it shares with others of its model."""
-    from diffrhythm import cost, precision
+    from diffrhythm import cost
+    from diffrhythm.arithmetic import PUBLISHED
     from diffrhythm.generate import CHUNK_FRAMES
+    from diffrhythm.precision import PRECISION_OF
 
-    flags = precision.cpu_flags()
-    compiled = precision.passes_are_compiled(arithmetic, config, flags)
+    compiled = arithmetic.passes != PUBLISHED
     private = cost.private_bytes(
         config,
         vae,
         frames=frames,
         at_once=at_once,
         chunk_frames=CHUNK_FRAMES,
-        precision=arithmetic,
+        precision=arithmetic.precision,
         compiled=compiled,
-        decoder=precision.of_decoder(arithmetic, flags),
+        decoder=PRECISION_OF[arithmetic.decoder],
     )
     return private, cost.mapped_bytes(config, compiled=compiled)
 
@@ -225,14 +299,14 @@ def _run(question: SongQuestion, chosen: Preset) -> dict[str, Any]:
     }
 
 
-def _auto(model: Bundle, plan: Plan) -> Preset:
-    """By how long sampling this song would take in standard on all cores."""
-    from diffrhythm import cost, presets
+def _auto(arithmetic: Choice, profile: Profile, plan: Plan, frames: int) -> Preset:
+    """Return the preset that suits this machine, by how long sampling this song takes in standard."""
+    from diffrhythm import presets
 
-    cores = processes.usable_cores()
     passes = 2 * presets.PRESETS["standard"].steps * len(plan.windows)
-    seconds = cost.passes_s(model.config, plan.windows[0].end, passes, plan.precision, cores)
-    return presets.auto(seconds, f"{plan.precision} on {cores} core{'s' if cores > 1 else ''}")
+    threads = arithmetic.threads or processes.usable_cores()
+    words = f"{arithmetic.precision} on {threads} core{'s' if threads > 1 else ''}"
+    return presets.auto(passes * (arithmetic.pass_s or 0.0), words)
 
 
 def _choice(question: SongQuestion, chosen: Preset, run: Mapping[str, Any]) -> str:
@@ -361,7 +435,7 @@ def _make(request: SongRequest, attempt: Attempt, pulse: Pulse, began: float) ->
             f"{request.model}: changed since this batch was checked; run the same command again"
         )
     resume = _resume(request)
-    steps = _Steps(request, attempt, pulse, began, model, _decoder(request, model))
+    steps = _Steps(request, attempt, pulse, began, model, _decoder(request))
     steps.passes = 0 if resume is None else resume.passes
     if request.mode == "estimate":
         if resume is None or request.duration is None:
@@ -449,6 +523,7 @@ def _write(
         "lines": _read_along(request, song.duration),
         "outline": pictures.outline(sound),
         "precision": song.precision,
+        "arithmetic": {"passes": song.arithmetic.passes, "decoder": song.arithmetic.decoder},
         "decoder": None if decoder is None else asdict(decoder),
         **steps.paced(),
         "versions": {name: version(name) for name in ("torch", "numpy", "diffrhythm-runner")},
@@ -504,7 +579,7 @@ class _Steps:
     """What happens at every step: foresight, checkpoint, step log, beat; in this order.
 
     decoder: as it is foreseen. passes: of the transformer, so far. pass_s: seconds of one, at each step of
-    this attempt. chunks: seconds of each decoded one.
+    this attempt. chunks: seconds of each decoded one. doubted: the machine's profile is in doubt.
     """
 
     request: SongRequest
@@ -519,6 +594,7 @@ class _Steps:
     pass_s: list[float] = field(default_factory=list)
     chunks: list[float] = field(default_factory=list)
     left: foresight.Left | None = None
+    doubted: bool = False
 
     def event(self, event: Event) -> None:
         """A phase began, or a chunk was encoded or decoded; steps come by way of `step`."""
@@ -564,6 +640,10 @@ class _Steps:
         self.pass_s.append(self.seconds[-1] / max(1, state.passes - self.passes))
         self.last, self.passes = now, state.passes
         state, note = self._thinned(state)
+        slower = self._slower()
+        if slower is not None and not self.doubted:
+            self._doubt()
+            note = "; ".join(filter(None, (note, _slower_words(slower))))
         save_state(self.attempt.checkpoint, state)
         self.left = self._left(state)
         line = {
@@ -587,12 +667,30 @@ class _Steps:
             t=state.reached,
             passes=state.passes,
             latent_std=state.latent_std,
+            slower=slower,
             step_s=statistics.median(self.seconds[-foresight.PACED :]),
             eta_s=self.left.all,
             **_paces(self.pass_s),
             **({"note": note} if note else {}),
         )
         return state
+
+    def _slower(self) -> float | None:
+        """Return how many times as long as profiled a pass takes, where that is much; else None."""
+        from diffrhythm.machine_profile import MUCH_SLOWER
+        from diffrhythm.precision import is_large
+
+        expected_s = self.request.pass_s
+        if not expected_s or len(self.pass_s) < foresight.MEASURED_STEPS or not is_large(self.model.config):
+            return None
+        ratio = foresight.pace(self.pass_s) / expected_s
+        return round(ratio, 2) if ratio >= MUCH_SLOWER else None
+
+    def _doubt(self) -> None:
+        from diffrhythm import machine_profile
+
+        self.doubted = True
+        machine_profile.doubt(self.model.config, self.model.vae_config)
 
     def _left(self, state: State) -> foresight.Left:
         from diffrhythm.sampling import passes_left
@@ -649,6 +747,13 @@ class _Steps:
         return state.spread(keep), f"foresight: {keep} steps instead of {remaining} to end in time"
 
 
+def _slower_words(ratio: float) -> str:
+    return (
+        f"a pass takes {ratio:.1f} times as long as this machine's profile says; "
+        "the machine is measured again before the next song"
+    )
+
+
 def _paces(seconds: Sequence[float]) -> dict[str, Any]:
     """What a beat tells of the seconds of passes, or chunks, so far."""
     return {"paces_s": [round(each, 4) for each in seconds[-PACES:]], "fastest_s": min(seconds, default=None)}
@@ -669,23 +774,10 @@ def _flops(model: Bundle, duration: float, window: float | None, chunk_frames: i
     )
 
 
-def _decoder(request: SongRequest, model: Bundle) -> foresight.Decoder:
-    """As a song before has shown it, else as it usually is."""
-    from diffrhythm import precision
-
+def _decoder(request: SongRequest) -> foresight.Decoder:
+    """Return the decoder as a song before has shown it, else as the machine's profile has it."""
     speed, around_s = request.decoder_speed, request.decoder_around_s
-    if speed is not None and around_s is not None:
-        return foresight.Decoder(speed, around_s)
-    return _usual_decoder(model, precision.named(request.precision))
-
-
-def _usual_decoder(model: Bundle, passes: Precision) -> foresight.Decoder:
-    """As it usually is beside passes in this arithmetic."""
-    from diffrhythm import precision
-
-    if not precision.is_large(model.config):
-        return foresight.SMALL
-    return foresight.LARGE[passes, precision.of_decoder(passes, precision.cpu_flags())]
+    return foresight.UNKNOWN if speed is None or around_s is None else foresight.Decoder(speed, around_s)
 
 
 def _degraded(request: SongRequest, song: Song, resume: State | None) -> str | None:
@@ -886,9 +978,11 @@ def _examined(asked: Examination) -> Examination:
     from diffrhythm import files, precision, published
 
     folder = files.cache_folder()
-    arithmetic: str
+    arithmetic, found = "", None
     try:
-        arithmetic = precision.detect(published.BASE.config)
+        wanted = precision.asked("auto")
+        found = _machine_arithmetic(published.BASE.config, wanted, again=asked.measure)
+        arithmetic = wanted or precision.PRECISION_OF[cast("Arithmetic", found.chosen)]
     except DiffRhythmError as error:
         arithmetic = str(error)
     return replace(
@@ -902,6 +996,31 @@ def _examined(asked: Examination) -> Examination:
         cached=sum(1 for _ in (folder / "styles").glob("*.f32")),
         precision=arithmetic,
         models=[_facts(asked.model)] if asked.model else _usual_facts(),
+        arithmetic=found,
+    )
+
+
+def _machine_arithmetic(config: ModelConfig, wanted: Precision | None, *, again: bool) -> MachineArithmetic:
+    """Return what was measured on this machine at the published size, and what follows from it."""
+    from diffrhythm import arithmetic, machine_profile
+    from diffrhythm.vae_config import VaeConfig
+
+    vae, frames = VaeConfig(), config.max_frames
+    profile = _profile(config, vae, again=again)
+    choice = machine_profile.settle(profile, frames=frames, asked=wanted)
+    candidates = [
+        MeasuredArithmetic(each.name, round(each.pass_s(frames), 3), each.decode_s, each.threads, each.error)
+        for each in profile.timings
+    ]
+    return MachineArithmetic(
+        chosen=choice.passes,
+        decoder=choice.decoder,
+        reason=choice.reason,
+        published_pass_s=next(each.pass_s for each in candidates if each.name == arithmetic.PUBLISHED),
+        candidates=candidates,
+        frames=frames,
+        busy=round(profile.busy, 3),
+        measured_wall=profile.measured_wall,
     )
 
 
@@ -961,21 +1080,25 @@ def _timed(facts: ModelFacts, config: ModelConfig, vae: VaeConfig, frames: int) 
 
     A small one's pace depends more on what else a machine does than on the machine.
     """
-    from diffrhythm import precision, presets, speed
+    from diffrhythm import machine_profile, precision, presets
+    from diffrhythm.generate import CHUNK_FRAMES, OVERLAP_FRAMES
+    from diffrhythm.vae import chunk_spans
+    from diffrhythm.vae_config import HOP, SAMPLE_RATE
 
     facts = replace(facts, large=precision.is_large(config))
     try:
-        chosen = precision.detect(config)
-    except DiffRhythmError:  # told once, as the arithmetic of this machine
+        wanted = precision.asked("auto")
+    except DiffRhythmError:  # said once, as the arithmetic of this machine
         return facts
-    private, mapped = _memory(config, vae, frames, frames, chosen)
-    facts = replace(facts, precision=chosen, need_bytes=private + mapped)
-    if not facts.large:
+    choice = machine_profile.settle(_profile(config, vae), frames=frames, asked=wanted)
+    private, mapped = _memory(config, vae, frames, frames, choice)
+    facts = replace(facts, precision=choice.precision, need_bytes=private + mapped)
+    if not facts.large or choice.pass_s is None:
         return facts
-    flop_s = speed.measure(config, chosen)
-    steps = presets.preset("standard").steps
-    song_s = speed.forecast(config, vae, frames=frames, steps=steps, flop_s=flop_s)
-    return replace(facts, song_s=song_s)
+    decoded = sum(each.stop - each.start for each in chunk_spans(frames, CHUNK_FRAMES, OVERLAP_FRAMES))
+    decode_s = (choice.decode_s or 0.0) * decoded * HOP / SAMPLE_RATE
+    passes = 2 * presets.preset("standard").steps
+    return replace(facts, song_s=passes * choice.pass_s + choice.open_s + decode_s)
 
 
 if __name__ == "__main__":

@@ -13,54 +13,31 @@ LARGE = ModelConfig.base()
 
 
 @pytest.mark.parametrize(
-    ("flags", "chosen"),
+    ("flags", "tried"),
     [
-        ({"fpu", "avx2", "fma", "f16c"}, "fp32"),
+        ({"avx2", "fma", "f16c"}, ("torch-fp32", "fp32")),
         # Laptops of 2021 and later, servers of 2019: dot products of int8 and none of bf16.
-        ({"fpu", "avx2", "avx_vnni"}, "int8"),
-        ({"fpu", "avx2", "avx512f", "avx512_vnni"}, "int8"),
-        ({"avx512_vnni", "avx512_bf16"}, "bf16"),
-        ({"avx512f", "avx512_bf16"}, "bf16"),
-        ({"amx_tile", "amx_bf16"}, "bf16"),
-        ({"asimd", "bf16"}, "bf16"),
-        # Half precision alone is no reason to leave fp32.
-        ({"avx512_fp16", "f16c", "fphp"}, "fp32"),
-        (set(), "fp32"),
+        ({"avx2", "avx_vnni"}, ("torch-fp32", "int8-static", "int8", "fp32")),
+        ({"avx512f", "avx512_vnni"}, ("torch-fp32", "int8-static", "int8", "fp32")),
+        ({"avx512_vnni", "avx512_bf16"}, ("torch-fp32", "int8-static", "int8", "bf16", "fp32")),
+        ({"amx_tile", "amx_bf16"}, ("torch-fp32", "bf16", "fp32")),
+        ({"asimd", "bf16"}, ("torch-fp32", "bf16", "fp32")),
+        ({"avx512_fp16", "f16c", "fphp"}, ("torch-fp32", "fp32")),
+        (set(), ("torch-fp32", "fp32")),
     ],
 )
-def test_the_most_exact_of_the_fast_is_chosen(flags: set[str], chosen: str) -> None:
-    assert precision.choose(flags, LARGE) == chosen
+def test_flags_say_what_is_worth_trying(flags: set[str], tried: tuple[str, ...]) -> None:
+    assert precision.worth_trying(flags, {}) == tried
 
 
-def test_int8_that_is_known_to_be_harmless_comes_before_bf16_where_it_is_native() -> None:
-    assert precision.choose({"avx512_vnni", "avx512_bf16"}, LARGE, int8_is_harmless=True) == "int8"
-    assert precision.choose({"amx_bf16"}, LARGE, int8_is_harmless=True) == "bf16"
-    assert precision.choose({"avx2"}, LARGE, int8_is_harmless=True) == "fp32"
+def test_kernels_that_are_held_down_are_not_tried_in_what_they_would_emulate() -> None:
+    flags = {"avx512_bf16"}
+    assert "bf16" not in precision.worth_trying(flags, {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE"})
 
 
-def test_a_small_model_is_not_compiled_unasked() -> None:
-    assert precision.choose({"avx512_bf16"}, SMALL) == "fp32"
+def test_the_published_size_is_large_and_the_demo_is_not() -> None:
     assert precision.is_large(LARGE)
     assert not precision.is_large(SMALL)
-
-
-def test_fp32_is_compiled_only_for_vectors_wider_than_torch_uses() -> None:
-    assert not precision.is_compiled("fp32", {"avx2"})
-    assert precision.is_compiled("fp32", {"avx2", "avx512f"})
-    assert precision.is_compiled("int8", {"avx2", "avx_vnni"})
-
-
-@pytest.mark.parametrize(
-    ("asked", "flags", "decoder"),
-    [
-        ("bf16", {"avx512_bf16"}, "bf16"),
-        ("int8", {"avx512_bf16"}, "bf16"),
-        ("int8", {"avx_vnni"}, "fp32"),
-        ("fp32", {"avx512_bf16"}, "fp32"),
-    ],
-)
-def test_a_decoder_is_never_in_int8(asked: precision.Precision, flags: set[str], decoder: str) -> None:
-    assert precision.of_decoder(asked, flags) == decoder
 
 
 def test_the_weights_of_the_blocks_are_counted() -> None:
@@ -70,15 +47,16 @@ def test_the_weights_of_the_blocks_are_counted() -> None:
     assert SMALL.block_weights == sum(matrices)
 
 
-def test_the_environment_overrides_the_processor() -> None:
-    assert precision.detect(SMALL, {"DIFFRHYTHM_PRECISION": "int8"}) == "int8"
-    found = precision.detect(LARGE, {"DIFFRHYTHM_PRECISION": ""})
-    assert found == precision.choose(precision.cpu_flags(), LARGE)
+def test_the_environment_stands_for_auto_alone() -> None:
+    assert precision.asked("auto", {"DIFFRHYTHM_PRECISION": "int8"}) == "int8"
+    assert precision.asked("fp32", {"DIFFRHYTHM_PRECISION": "int8"}) == "fp32"
+    assert precision.asked("auto", {"DIFFRHYTHM_PRECISION": ""}) is None
+    assert precision.asked("auto", {}) is None
 
 
 def test_a_wrong_word_in_the_environment_is_refused_by_name() -> None:
     with pytest.raises(RequestError, match="'fp16': DIFFRHYTHM_PRECISION: choose one of fp32, bf16, int8"):
-        precision.detect(SMALL, {"DIFFRHYTHM_PRECISION": "fp16"})
+        precision.asked("auto", {"DIFFRHYTHM_PRECISION": "fp16"})
 
 
 @pytest.mark.parametrize(
