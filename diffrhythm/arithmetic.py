@@ -90,7 +90,7 @@ def reason(chosen: Candidate, candidates: Sequence[Candidate]) -> str:
     if chosen.name == PUBLISHED:
         others = [each for each in candidates if each.name != PUBLISHED]
         if not others:
-            return "the published way; nothing else is worth trying on this processor"
+            return "the published way; nothing else was measured"
         fastest = min(others, key=_seconds)
         return (
             f"the published way, {published.seconds:.3g} s a pass; the fastest other is {fastest.name} "

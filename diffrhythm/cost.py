@@ -15,10 +15,6 @@ from diffrhythm.config import CONV_GROUPS, ModelConfig
 from diffrhythm.precision import Precision
 from diffrhythm.vae_config import AUDIO_CHANNELS, HOP, LATENT_CHANNELS, VaeConfig
 
-# Of one core in the passes of a large model, a second, about: those of an EPYC (benchmarks/README.md).
-CORE_FLOP_S: Mapping[Precision, float] = {"fp32": 60e9, "bf16": 190e9, "int8": 250e9}
-# More cores than this do not make a song much faster.
-MOST_CORES = 8
 # Bytes of private memory, of the interpreter and the libraries, espeak's and jieba's dictionaries included.
 PROCESS_BYTES = 500 * 2**20
 # What a pass keeps, in activations as wide as the model: of its constants and within a block (README of
@@ -45,13 +41,6 @@ def of_pass(config: ModelConfig, frames: int) -> int:
     linears = 2 * t * config.block_weights
     attention = config.depth * 2 * (2 * t * t * d)
     return ends + positions + linears + attention
-
-
-def passes_s(config: ModelConfig, frames: int, passes: int, precision: Precision, cores: int) -> float:
-    """About how many seconds so many passes take on so many cores; the same on every run, and on no machine
-    exactly.
-    """
-    return passes * of_pass(config, frames) / (CORE_FLOP_S[precision] * min(cores, MOST_CORES))
 
 
 def of_decoder(config: VaeConfig, frames: int) -> int:

@@ -29,8 +29,9 @@ MEANINGS = {
     "checks": "of the sound: peak, rms, loudness in LUFS, true_peak in dBTP, longest silence as a share",
     "chunk_frames": "latent frames (46.4 ms each) that are decoded at once",
     "cpu_s": "processor time so far (s)",
+    "arithmetic": "what calculated the passes and decoded the sound",
     "decoder": "how this machine decoded it, for foreseeing the next: speed, and seconds around it",
-    "decoder_speed": "of the nearest song made before",
+    "decoder_speed": "of the nearest song made before, else by the machine's profile",
     "degraded": "how the song is less than asked; null: it is not",
     "demo": "made by the demo model",
     "density": "solver steps over the whole of [0, 1] that this attempt can afford",
@@ -64,7 +65,7 @@ MEANINGS = {
     "outline": "of the sound, for a picture",
     "paces_s": "seconds a pass or chunk of this phase, the newest last",
     "pass_flops": "work of a pass of the transformer",
-    "pass_s": "seconds that a pass took",
+    "pass_s": "seconds that a pass took, or takes by the machine's profile",
     "passes": "of the transformer so far",
     "peak_private": "memory of its own at most (bytes)",
     "peak_rss": "memory at most, mapped weights included (bytes)",
@@ -95,6 +96,7 @@ MEANINGS = {
     "started_wall": "begin of the batch (s since 1970)",
     "state": "how it stands",
     "step": "of steps: solver steps while sampling, chunks while encoding or decoding",
+    "slower": "how many times as long a pass takes as the machine's profile says, where that is much",
     "step_s": "what the newest step took (s)",
     "steps": "see step; in a request: solver steps asked for",
     "stopping": "asked to end, and its songs save their state",
@@ -376,7 +378,7 @@ PLANNED_SONG = (
     ("end_wall", "when it ends"),
     ("seconds", "that it takes"),
     ("margin", "by which that may be more, as a share"),
-    ("measured_by", "songs made here that this stands on; 0: reckoned"),
+    ("measured_by", "songs made here that this rests on; 0: the machine's profile"),
 )
 
 

@@ -134,8 +134,8 @@ def show(findings: Sequence[Finding], measured: MachineArithmetic | None = None)
                 text.stylize(STYLES[state], 0, len(state))
             out.print(text, soft_wrap=True)
         if measured is not None:
-            title = f"\nOne pass of the published size ({measured.frames} frames), measured on this machine:"
-            for line in (title, *arithmetic_table(measured), ""):
+            title = f"One pass of the published size ({measured.frames} frames), measured on this machine:"
+            for line in ("", title, *arithmetic_table(measured), ""):
                 out.print(Text(shown(line, unicode)), soft_wrap=True)
         out.print(Text(verdict(findings), "bold"), soft_wrap=True)
 

@@ -155,11 +155,15 @@ def _build(kind: type[Built], content: object) -> Built:
 
 
 def _field(name: str, value: object, hint: Any) -> object:
-    """The value of a field, its dataclasses built if it is a list of them."""
+    """The value of a field, with dataclasses built where it is one, or a list of them."""
     if not _fits(value, hint):
         raise TypeError(f"{name} is {reprlib.repr(value)}")
     if isinstance(value, list) and is_dataclass(kind := get_args(hint)[0]) and isinstance(kind, type):
         return [_build(kind, part) for part in value]
+    if isinstance(value, dict):
+        for kind in get_args(hint):  # of a field that may be None
+            if is_dataclass(kind) and isinstance(kind, type):
+                return _build(kind, value)
     return value
 
 
@@ -180,4 +184,6 @@ def _fits(value: object, hint: Any) -> bool:
         kinds = int if hint is int else int | float
         # JSON can spell numbers that no float holds (1e999), and arithmetic on those raises.
         return isinstance(value, kinds) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+    if is_dataclass(hint):
+        return isinstance(value, dict)
     return isinstance(value, get_origin(hint) or hint)

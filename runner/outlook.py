@@ -92,14 +92,14 @@ def foundation(songs: Sequence[Song]) -> str:
     """What the forecast stands on, and how far it may be off."""
     margin = max(song.forecast.margin for song in songs)
     longer = f"{100 * margin:.0f} % longer" if margin < 1 else f"{1 + margin:.0f} times as long"
-    reckoned = sum(song.forecast.by == 0 for song in songs)
+    profiled = sum(song.forecast.by == 0 for song in songs)
     by = max(song.forecast.by for song in songs)
     here = f"by {by} song{'s' if by > 1 else ''} made here"
-    if not reckoned:
+    if not profiled:
         return f"{here}: may take {longer}"
-    if reckoned == len(songs):
-        return f"by reckoning, not measured here: may take {longer}; better known once a song is made"
-    return f"{here}, {reckoned} of {len(songs)} by reckoning alone: may take {longer}"
+    if profiled == len(songs):
+        return f"by this machine's profile: may take {longer}; better known once a song is made"
+    return f"{here}, {profiled} of {len(songs)} by this machine's profile alone: may take {longer}"
 
 
 def unfitting(song: Song, until_wall: float) -> str:

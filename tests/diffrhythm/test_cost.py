@@ -70,16 +70,6 @@ def test_the_published_sizes_cost_what_is_known_of_them() -> None:
     assert a_second == pytest.approx(109e9, rel=0.01)
 
 
-def test_passes_take_as_long_as_were_measured_on_two_cores_about() -> None:
-    base = ModelConfig.base()
-    assert cost.passes_s(base, 2048, 1, "bf16", 2) == pytest.approx(13.4, rel=0.15)
-    assert cost.passes_s(base, 2048, 1, "fp32", 2) == pytest.approx(40.6, rel=0.15)
-    assert cost.passes_s(base, 2048, 4, "fp32", 4) == pytest.approx(
-        2 * cost.passes_s(base, 2048, 1, "fp32", 2)
-    )
-    assert cost.passes_s(base, 2048, 1, "fp32", 64) == cost.passes_s(base, 2048, 1, "fp32", 8)
-
-
 def private_gb(
     precision: Precision, *, compiled: bool, decoder: Precision = "fp32", frames: int = 2048
 ) -> float:

@@ -303,7 +303,9 @@ def test_what_was_half_written_by_those_who_were_killed_is_gone_when_the_batch_e
 def reckoned(script: str, *, name: str, hours: float, **changes: object) -> Job:
     """A job of so many hours as far as anybody knows; its child takes as long as the script says."""
     made = job(script, name=name, **{"timeout_s": 1e6} | changes)
-    return replace(made, answer=replace(made.answer, passes=1, pass_flops=1, pass_core_s=hours * 3600 / 32))
+    return replace(
+        made, answer=replace(made.answer, passes=1, pass_flops=1, pass_s=hours * 3600 / 32, threads=1)
+    )
 
 
 def request_of(outputs: Outputs, name: str, attempt: int = 0) -> SongRequest:

@@ -15,7 +15,7 @@ import pytest
 
 from runner.errors import ForeignFileError
 from runner.files import MAX_BYTES, read_json, read_message, write_bytes, write_json, write_message
-from runner.messages import Batch, Heartbeat, Outcome, QueuedSong
+from runner.messages import Batch, Examination, Heartbeat, MachineArithmetic, Outcome, QueuedSong
 
 BEAT = Heartbeat(
     seq=7,
@@ -197,3 +197,15 @@ def test_a_name_that_is_not_utf_8_comes_back_as_it_was(tmp_path: Path) -> None:
     write_json(tmp_path / "m", {"path": "/night\udcff/月.yaml"})
     assert read_json(tmp_path / "m") == {"path": "/night\udcff/月.yaml"}
     assert "月" in (tmp_path / "m").read_bytes().decode()
+
+
+def test_a_message_within_a_message_is_read_back_and_another_thing_there_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "examination.json"
+    measured = MachineArithmetic("fp32", "fp32", "why", 2.0, [], frames=8, busy=0.0, measured_wall=1.0)
+    for arithmetic in (measured, None):
+        asked = Examination(None, arithmetic=arithmetic)
+        write_message(path, asked)
+        assert read_message(path, Examination) == asked
+    path.write_text(path.read_text().replace('"arithmetic": null', '"arithmetic": {"chosen": 1}'))
+    with pytest.raises(ForeignFileError, match="chosen is 1"):
+        read_message(path, Examination)

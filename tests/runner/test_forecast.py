@@ -13,7 +13,7 @@ from runner.forecast import Forecast, forecast
 from runner.foresight import WRITE_S, Decoder, Shown
 from runner.messages import SongAnswer
 
-# A pass takes a second on one core as reckoned; decoding as much as four of them.
+# A pass takes a second on one thread; decoding as much as four of them.
 ANSWER = SongAnswer(
     "night/rain",
     [],
@@ -24,27 +24,32 @@ ANSWER = SongAnswer(
     passes=2,
     pass_flops=1000,
     decode_flops=4000,
-    pass_core_s=1.0,
+    pass_s=1.0,
+    threads=1,
     decoder_speed=1.0,
     decoder_around_s=3.0,
 )
 SHOWN = Shown("m", "bf16", 100.0, Decoder(2.0, 5.0), threads=1, flop_s=500.0, around_s=20.0)
 
 
-def foreseen(*songs: Shown, threads: int = 1, **changes: Any) -> Forecast:
+def foreseen(*songs: Shown, threads: int = 1, threads_: int = 1, **changes: Any) -> Forecast:
+    """threads_: of the machine's profile."""
+    changes["threads"] = threads_
     return forecast(replace(ANSWER, **changes), songs, precision="bf16", threads=threads)
 
 
-def test_where_no_song_was_made_it_is_reckoned_and_says_so() -> None:
+def test_without_a_song_made_here_the_profile_of_the_machine_tells() -> None:
     made = foreseen()
-    assert (made.step_s, made.by, made.margin) == (2.0, 0, of.RECKONED_MARGIN)
+    assert (made.step_s, made.by, made.margin) == (2.0, 0, of.PROFILE_MARGIN)
     assert made.around_s == pytest.approx(of.AROUND_S + 4.0 + 3.0 + 100 * WRITE_S)
     assert made.seconds(12) == pytest.approx(made.around_s + 24.0)
 
 
-@pytest.mark.parametrize(("threads", "step_s"), [(1, 2.0), (2, 1.0), (8, 0.25), (64, 0.25)])
-def test_more_threads_are_reckoned_to_help_up_to_eight(threads: int, step_s: float) -> None:
-    assert foreseen(threads=threads).step_s == step_s
+@pytest.mark.parametrize(("threads", "step_s"), [(1, 8.0), (2, 4.0), (4, 2.0), (64, 2.0)])
+def test_fewer_threads_than_the_profile_s_take_longer_and_more_do_not_help(
+    threads: int, step_s: float
+) -> None:
+    assert foreseen(threads=threads, pass_s=1.0, threads_=4).step_s == step_s
 
 
 def test_a_song_that_was_made_tells_of_passes_decoder_and_all_around() -> None:
@@ -101,8 +106,9 @@ def test_a_song_of_fewer_steps_than_the_floor_keeps_them() -> None:
     assert Forecast(2.0, 10.0).steps_within(0.0, most=2, least=4) == 2
 
 
-def test_an_answer_that_reckons_nothing_foresees_next_to_nothing() -> None:
-    assert forecast(SongAnswer("a", [], [], duration=10.0), [], precision="fp32", threads=1).step_s == 0.0
+def test_an_answer_without_a_profile_foresees_next_to_nothing_and_is_unsure() -> None:
+    made = forecast(SongAnswer("a", [], [], duration=10.0), [], precision="fp32", threads=1)
+    assert (made.step_s, made.margin) == (0.0, of.UNKNOWN_MARGIN)
 
 
 WILD = st.one_of(st.none(), st.floats(1e-300, 1e300))

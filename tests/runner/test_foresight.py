@@ -6,10 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diffrhythm import precision
 from runner.foresight import (
     DOUBT,
-    LARGE,
     RESERVE_S,
     Decoder,
     Shown,
@@ -145,10 +143,3 @@ def test_what_is_left_of_decoding(
     chunks: list[float], left: int, foreseen_s: float | None, expected: float
 ) -> None:
     assert decoding_s(chunks, left, foreseen_s) == pytest.approx(expected)
-
-
-def test_every_arithmetic_of_a_large_song_is_in_the_table() -> None:
-    flags = [frozenset[str](), frozenset({"avx512_bf16"})]
-    assert {
-        (passes, precision.of_decoder(passes, each)) for passes in precision.PRECISIONS for each in flags
-    } == set(LARGE)
