@@ -66,8 +66,6 @@ HOPELESS = 1.5
 BUSY = 0.1
 # Another number of threads has to be faster by this share to be taken.
 THREADS_GAIN = 0.05
-# A song is slower than its profile says from here on: its profile is measured again.
-MUCH_SLOWER = 2.0
 
 _MAX_BYTES = 2**20
 

@@ -17,6 +17,8 @@ from runner.verdict import MIN_DENSITY
 MEASURED_STEPS = 2
 # Of so many newest ones: the machine's speed changes over a night.
 PACED = 5
+# A pass that takes this many times as long as the machine's profile says puts the profile in doubt.
+MUCH_SLOWER = 2.0
 # Loudness and encoding, seconds for each of sound (benchmarks/foresight.py).
 WRITE_S = 0.01
 # Kept free besides what is foreseen behind sampling, as a share of it.
@@ -79,6 +81,17 @@ def pace(seconds: Sequence[float]) -> float:
     """
     newest = sorted(seconds[-PACED:])
     return newest[(len(newest) - 1) // 2]
+
+
+def much_slower(pass_s: Sequence[float], expected_s: float | None) -> float | None:
+    """Return how many times as long a pass takes as expected, where that puts the expectation in doubt.
+
+    pass_s: seconds of a pass at each step so far. expected_s: by the machine's profile; None: unknown.
+    """
+    if not expected_s or len(pass_s) < MEASURED_STEPS:
+        return None
+    ratio = pace(pass_s) / expected_s
+    return round(ratio, 2) if ratio >= MUCH_SLOWER else None
 
 
 def decode_s(decoder: Decoder, *, pass_s: float, pass_flops: float, decode_flops: float) -> float:

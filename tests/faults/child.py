@@ -23,6 +23,7 @@ Runs in the worker's place: `python child.py REQUEST`. The words:
     ask                  ask for this song to be stopped
     lie                  end as made, with a sound that has another sum
     phase NAME           a beat of that phase
+    slower RATIO         a beat that says that a pass takes as many times as long as the profile says
     mute                 beat not even once (anywhere in the script)
     garbage KIND         put what is no beat of this attempt (see GARBAGE) over the heartbeat; beat no more
     no-beat              from here on beat no more
@@ -265,6 +266,10 @@ class Child:
     def do_phase(self, name: Phase) -> None:
         if self.pulse is not None:
             self.pulse.progress(phase=name)
+
+    def do_slower(self, ratio: str) -> None:
+        if self.pulse is not None:
+            self.pulse.progress(slower=float(ratio))
 
     def do_mute(self) -> None:
         """Done by not beating at the start."""

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from runner.admission import MEMORY_RESERVE, Free, Need
-from runner.batch import MANY, Ended, Options, _Board, default_workers, foresee
+from runner.batch import MANY, Ended, Options, _Board, _measure_again, _Queue, default_workers, foresee
+from runner.errors import CheckError
 from runner.files import read_json, read_message
-from runner.messages import Batch, QueuedSong, SongRequest, SongState
+from runner.messages import Batch, QueuedSong, SongAnswer, SongRequest, SongState
 from runner.processes import identity
 from runner.songfolder import Outputs, SongFolder
-from runner.supervise import Job
+from runner.spec import Song
+from runner.supervise import House, Job
 from tests.faults.batches import Parent, causes, child_of, densities, job, state, survivors, torn, wait_for
 
 
@@ -295,6 +299,43 @@ def test_what_was_half_written_by_those_who_were_killed_is_gone_when_the_batch_e
     assert parent.wait() == 0
     assert causes(folder) == ["crash", None]
     assert torn(outputs) == []
+
+
+# ---------------------------------------------------------------- a profile in doubt
+
+
+def measured_again(
+    *, doubted: bool, problems: Sequence[str] = (), fails: bool = False
+) -> list[tuple[str, int]]:
+    """Precision and calls of the check of a song that waits, after another one has ended."""
+    queue, here, calls = _Queue([job("", name="waits")], {}, [], 1), House(mark=""), 0
+
+    def check_again(songs: Sequence[Song]) -> list[SongAnswer]:
+        nonlocal calls
+        calls += 1
+        if fails:
+            raise CheckError("no answer")
+        answer = replace(queue.jobs[0].answer, precision="int8", problems=list(problems))
+        return [answer for _ in songs]
+
+    async def run() -> None:
+        if doubted:
+            here.doubt.set()
+        for _ in range(2):
+            await _measure_again(queue, here, Options(check_again=check_again))
+
+    asyncio.run(run())
+    return [(each.answer.precision, calls) for each in queue.jobs]
+
+
+def test_songs_that_wait_are_decided_again_once_after_the_profile_came_into_doubt() -> None:
+    assert measured_again(doubted=True) == [("int8", 1)]
+    assert measured_again(doubted=False) == [("bf16", 0)]
+
+
+def test_songs_stay_as_they_were_checked_where_measuring_fails() -> None:
+    assert measured_again(doubted=True, fails=True) == [("bf16", 1)]
+    assert measured_again(doubted=True, problems=["gone"]) == [("bf16", 1)]
 
 
 # ---------------------------------------------------------------- a night with an end

@@ -210,3 +210,24 @@ def test_a_problem_without_a_place_is_told_at_the_songs_own(tmp_path: Path) -> N
         with pytest.raises(SpecError) as caught:
             check([song(path=path, line=7)], worker=answering(answer))
         assert str(caught.value) == f"{words}too long: duration: give less"
+
+
+def test_what_the_child_has_for_the_user_is_passed_on_while_it_works() -> None:
+    said: list[str] = []
+    worker = child(
+        "print('note: measuring', flush=True); print('for the log'); print('note: again'); time.sleep(0.5)\n"
+        "asked = json.loads(paper.read_text()) | {'answers': [ANSWER]}; paper.write_text(json.dumps(asked))"
+    )
+    answer = {"song": song().id, "problems": [], "warnings": [], "duration": 4.0, "steps": 8}
+    worker[-1] = worker[-1].replace("ANSWER", repr(answer))
+    (found,) = check([song()], worker=worker, say=said.append)
+    assert found.duration == 4.0
+    assert said == ["measuring", "again"]
+
+
+def test_a_child_that_talks_and_never_ends_is_ended_as_one_that_is_silent() -> None:
+    talks = child("print('note: on it', flush=True); time.sleep(60)")
+    said: list[str] = []
+    with pytest.raises(CheckError, match="longer than 1 s"):
+        check([song()], worker=talks, timeout_s=1.0, say=said.append)
+    assert said == ["on it"]

@@ -15,6 +15,7 @@ from runner.foresight import (
     decoder_of_nearest,
     decoder_shown,
     decoding_s,
+    much_slower,
     pace,
     sampling_s,
     steps_that_fit,
@@ -143,3 +144,21 @@ def test_what_is_left_of_decoding(
     chunks: list[float], left: int, foreseen_s: float | None, expected: float
 ) -> None:
     assert decoding_s(chunks, left, foreseen_s) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("pass_s", "expected_s", "slower"),
+    [
+        ([10.0, 10.0], 4.0, 2.5),
+        ([10.0, 10.0], 5.0, 2.0),
+        ([10.0, 10.0], 5.1, None),
+        ([30.0, 4.0], 4.0, None),  # the first step warms up
+        ([30.0], 4.0, None),
+        ([10.0, 10.0], None, None),
+        ([10.0, 10.0], 0.0, None),
+    ],
+)
+def test_a_pace_of_twice_the_profile_s_puts_it_in_doubt(
+    pass_s: list[float], expected_s: float | None, slower: float | None
+) -> None:
+    assert much_slower(pass_s, expected_s) == slower

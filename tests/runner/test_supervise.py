@@ -493,3 +493,26 @@ def test_a_child_whose_threads_end_behind_it_is_not_left_a_zombie(
     make(song, worker=(sys.executable, "-c", LINGERS), grace_s=60.0)
     outcome = read_message(song.attempts()[-1].outcome, Outcome)
     assert (outcome.cause, outcome.exit_code) == ("interrupted", 0)
+
+
+@pytest.mark.parametrize("end", ["", "only 1\nexit 1"])
+def test_a_song_much_slower_than_the_profile_puts_that_in_doubt_however_it_ends(
+    song: SongFolder, end: str
+) -> None:
+    here = house()
+
+    async def run() -> None:
+        await supervise(job(f"steps 1 0.01\nslower 2.5\n{end}"), song, here, lambda said: None)
+
+    asyncio.run(run())
+    assert here.doubt.is_set()
+    assert read_message(song.attempts()[0].outcome, Outcome).slower == 2.5
+
+
+def test_a_song_is_told_what_a_pass_takes_by_the_profile_on_its_threads(song: SongFolder) -> None:
+    answer = replace(JOB.answer, pass_s=3.0, threads=4, decoder_speed=0.7, decoder_around_s=4.0)
+    make(song, replace(JOB, answer=answer, song=replace(JOB.song, threads=2)))
+    request = newest_request(song)
+    assert (request.pass_s, request.decoder_speed, request.decoder_around_s) == (6.0, 0.7, 4.0)
+    make(song, replace(JOB, fingerprint="2", answer=replace(answer, pass_s=0.0)))
+    assert newest_request(song).pass_s is None
