@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from diffrhythm import arithmetic, files, vae
-from diffrhythm.arithmetic import PUBLISHED, Candidate, Choice
+from diffrhythm.arithmetic import PASSES, PUBLISHED, Candidate, Choice
 from diffrhythm.config import HEADS, ModelConfig
 from diffrhythm.precision import (
     MAX_ISA,
@@ -86,9 +86,10 @@ class Timing(_Part):
     """What one arithmetic takes for a model's work on this machine.
 
     frame_s: seconds of a pass for each of its frames, without attention. pair_s: of attention, for each pair
-    of frames. decode_s: of decoding a second of sound, None where the decoder was not measured in it; open_s:
-    of opening the decoder. threads: that it was measured on. error, decode_error: relative, against torch in
-    float32; None: not known without the model's own weights.
+    of frames. load_s: of making the transformer ready. decode_s: of decoding a second of sound, None where
+    the decoder was not measured in it; open_s: of making the decoder ready. threads: that it was measured
+    on. error, decode_error: relative, against torch in float32; None: not known without the model's own
+    weights.
     """
 
     name: Arithmetic
@@ -97,6 +98,7 @@ class Timing(_Part):
     threads: Annotated[int, Field(ge=1)]
     error: Annotated[float, Field(ge=0)] | None
     decode_s: Seconds | None
+    load_s: Annotated[float, Field(ge=0)] = 0.0
     open_s: Annotated[float, Field(ge=0)] = 0.0
     decode_error: Annotated[float, Field(ge=0)] | None = None
 
@@ -132,6 +134,7 @@ class Profile(_Part):
                 each.name,
                 each.pass_s(frames),
                 static_error if each.name == "int8-static" else each.error,
+                each.load_s,
             )
             for each in self.timings
             if each.name != "int8-static" or static_error is not None
@@ -280,7 +283,10 @@ def _read(file: Path) -> Profile | None:
 
 
 def _is_busy_now() -> bool:
-    return os.getloadavg()[0] > BUSY * usable_cores() + 1
+    """Return whether other programs are busy; it takes half a second."""
+    before, began = _busy_s(), time.perf_counter()
+    time.sleep(0.5)
+    return (_busy_s() - before) / ((time.perf_counter() - began) * (os.cpu_count() or 1)) > BUSY
 
 
 def _text(file: Path) -> str:
@@ -297,6 +303,7 @@ def settle(
     profile: Profile | None,
     *,
     frames: int,
+    passes: int = PASSES,
     asked: Precision | None = None,
     static_error: float | None = None,
     refused: Collection[Arithmetic] = (),
@@ -304,21 +311,21 @@ def settle(
     """Return how a song is calculated, by what was measured on this machine.
 
     profile: of its model's sizes; None: nothing was measured, and the published way is taken. frames: of its
-    longest window. asked: the precision that the user wants; None: auto. static_error: see
-    Profile.candidates. refused: arithmetics that harm this model, which auto does not take.
+    longest window. passes: of the song. asked: the precision that the user wants; None: auto. static_error:
+    see Profile.candidates. refused: arithmetics that harm this model, which auto does not take.
     """
     candidates = [] if profile is None else profile.candidates(frames, static_error=static_error)
     if asked is not None and not any(PRECISION_OF[each.name] == asked for each in candidates):
         static = asked == "int8" and static_error is not None
-        passes: Arithmetic = "int8-static" if static else PUBLISHED if asked == "fp32" else asked
+        name: Arithmetic = "int8-static" if static else PUBLISHED if asked == "fp32" else asked
         published = next((each.seconds for each in candidates if each.name == PUBLISHED), None)
         # About as long as the published way is a guess, and better than none.
-        choice = Choice(passes, pass_s=published, reason="as asked; not measured on this machine")
+        choice = Choice(name, pass_s=published, reason="as asked; not measured on this machine")
     elif not candidates:
         choice = Choice(PUBLISHED)
     else:
         assert profile is not None
-        chosen = arithmetic.choose(candidates, precision=asked, refused=refused)
+        chosen = arithmetic.choose(candidates, precision=asked, passes=passes, refused=refused)
         timing = profile.timing(chosen.name)
         assert timing is not None
         choice = Choice(
@@ -351,12 +358,13 @@ Run = Callable[[], Tensor]
 class _Sample:
     """The parts of one arithmetic's work, and the least seconds of each so far.
 
-    block: one block and the positions before it. decode: None where the decoder is not measured.
+    load_s: of making a whole transformer ready. open_s: of making the decoder ready.
     """
 
     name: Arithmetic
     threads: int
     runs: dict[str, Run]
+    load_s: float = 0.0
     open_s: float = 0.0
     seconds: dict[str, float] = field(default_factory=dict)
     made: dict[str, Tensor] = field(default_factory=dict)
@@ -451,6 +459,7 @@ def _timing(sample: _Sample, published: _Sample, work: _Work) -> Timing:
         # Ranges that no calibration found say nothing about those of real weights.
         error=None if sample.name == "int8-static" else error,
         decode_s=None if decoded is None else seconds["decode"] / work.decoded_s,
+        load_s=sample.load_s,
         open_s=sample.open_s,
         decode_error=None
         if decoded is None
@@ -554,12 +563,15 @@ class _Work:
 
         precision = PRECISION_OF[name]
         heads = tuple(self.qkv[0].shape)
+        began = time.perf_counter()
+        block = compiled.block(self.model, self.frames, precision, threads)
+        load_s = self.depth * (time.perf_counter() - began)
         runs: dict[str, Run] = {
-            "block": partial(compiled.block(self.model, self.frames, precision, threads), self.h),
+            "block": partial(block, self.h),
             "positions": partial(compiled.positions(self.model, self.frames, precision, threads), self.h),
             "attention": partial(compiled.attention(heads, precision, threads), *self.qkv),
         }
-        sample = _Sample(name, threads, runs)
+        sample = _Sample(name, threads, runs, load_s)
         if decoder and _decodes(name) and vae.is_large(self.decoder):
             began = time.perf_counter()
             coder = compiled_vae.compiled(

@@ -453,11 +453,13 @@ async def _make(
 
 
 async def _measure_again(queue: _Queue, house: House, options: Options) -> None:
-    """Measure the machine again after a song that was much slower than its profile says.
+    """Have the songs that wait checked again where the machine's profile is in doubt.
 
-    How the songs that wait are calculated is decided again, too. Where measuring fails they stay as they are.
+    It is after a song that was much slower than it says, and while it is provisional; the check then measures
+    the machine again if that makes sense now. Where the check fails the songs stay as they are.
     """
-    if not house.doubt.is_set() or not queue.jobs or options.check_again is None:
+    doubtful = house.doubt.is_set() or any(job.answer.provisional for job in queue.jobs)
+    if not doubtful or not queue.jobs or options.check_again is None:
         return
     house.doubt.clear()
     waiting = list(queue.jobs)

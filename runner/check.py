@@ -70,13 +70,9 @@ def answered(
     worker: Sequence[str] = WORKER,
     timeout_s: float = TIMEOUT_S,
     say: Say | None = None,
-    measure: bool = False,
 ) -> list[SongAnswer]:
-    """As `check`, with the problems in the answers.
-
-    measure: measure this machine again. Raises CheckError alone.
-    """
-    asked = Check([_question(song, lines=lines) for song in songs], [], measure=measure)
+    """As `check`, with the problems in the answers. Raises CheckError alone."""
+    asked = Check([_question(song, lines=lines) for song in songs], [])
     return _ask(asked, worker, timeout_s, say)
 
 

@@ -628,7 +628,7 @@ def _make(
             typer.echo("\n".join(outlook.lines(seen)), err=True)
 
     if not engine and options.cluster is None:
-        options = replace(options, check_again=partial(checks.answered, measure=True))
+        options = replace(options, check_again=checks.answered)
     with view.live(outputs, quiet=quiet, tell=end.journal.tell) as show:
         ended = run(jobs, outputs, options, show=show, house=house, announce=announce)
     end.exit_code, end.problem = ended.exit_code(strict=options.strict), ended.problem

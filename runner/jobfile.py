@@ -163,7 +163,8 @@ class Defaults(_Keys):
         "program reads lyrics, dropping the lines that it drops.",
     )
     precision: Precision = Field(
-        default="auto", description="Arithmetic of the model; auto: the fastest on this machine whose error is small."
+        default="auto",
+        description="Arithmetic of the model; auto: the fastest on this machine whose error is small.",
     )
     format: Format = Field(default="wav", description="Kind of the sound file.")
     bits: Bits = Field(

@@ -269,8 +269,9 @@ class SongAnswer:
 
     passes: of the transformer, for one step in all windows. pass_flops, decode_flops: the work of one, and
     of decoding the song. pass_s: seconds of one pass on `threads` threads, which is the best number of them,
-    as this machine's profile has both; 0: unknown. decoder_speed, decoder_around_s: of a decoder that no song
-    has shown yet (see foresight.Decoder).
+    as this machine's profile has both; 0: unknown. provisional: other programs were busy when it was
+    measured. decoder_speed, decoder_around_s: of a decoder that no song has shown yet (see
+    foresight.Decoder).
     """
 
     song: str
@@ -293,6 +294,7 @@ class SongAnswer:
     decode_flops: int = 0
     pass_s: float = 0.0
     threads: int = 0
+    provisional: bool = False
     decoder_speed: float = 1.0
     decoder_around_s: float = 0.0
     model_folder: str = ""
@@ -301,14 +303,10 @@ class SongAnswer:
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """All questions of a batch, then all answers, in the same order.
-
-    measure: measure the machine again.
-    """
+    """All questions of a batch, then all answers, in the same order."""
 
     questions: list[SongQuestion]
     answers: list[SongAnswer]
-    measure: bool = False
     schema: int = SCHEMA
 
 

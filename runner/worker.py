@@ -26,6 +26,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
+from diffrhythm.arithmetic import PUBLISHED
 from diffrhythm.errors import BundleError, CheckpointError, DiffRhythmError, NumbersError
 from diffrhythm.events import Event
 from runner import foresight, processes
@@ -75,6 +76,8 @@ EXIT |= dict.fromkeys(("out-of-memory", "no-disk"), EXIT_NO_ROOM)
 SUBTYPES: dict[int, Literal["PCM_24", "FLOAT"] | None] = {16: None, 24: "PCM_24", 32: "FLOAT"}
 # As many as a narrow terminal shows beside everything else.
 PACES = 12
+# Of the machine's memory, that a song may need where nobody asked for its arithmetic.
+MEMORY_SHARE = 0.8
 # A precision that takes this many times as long as the published way deserves a warning.
 SLOW = 1.5
 _NO_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
@@ -102,21 +105,8 @@ def main(arguments: Sequence[str]) -> int:
 def check(paper: Path) -> int:
     """Answer every question of a batch, on the same paper."""
     asked = read_message(paper, Check)
-    if asked.measure:
-        _measure_again(asked.questions)
     write_message(paper, replace(asked, answers=[_answer(question) for question in asked.questions]))
     return 0
-
-
-def _measure_again(questions: Sequence[SongQuestion]) -> None:
-    """Measure this machine once more for every model in question that is here."""
-    from diffrhythm import bundle
-
-    for name in dict.fromkeys(question.model for question in questions):
-        with suppress(DiffRhythmError, OSError):  # the answers will say what is wrong with it
-            model = bundle.load(name)
-            _profile(model.config, model.vae_config, again=True)
-    _profile.cache_clear()
 
 
 def _answer(question: SongQuestion) -> SongAnswer:
@@ -137,11 +127,11 @@ def _answer(question: SongQuestion) -> SongAnswer:
         words = f"{error.strerror}: {error.filename}; make it readable and writable, or set XDG_CACHE_HOME"
         return SongAnswer(question.song, problems=[words], warnings=[], model_hash=found)
     at_once = max(window.end - window.start for window in plan.windows)
-    arithmetic = _arithmetic(question, profile, plan, tuned, at_once, chosen.steps)
+    arithmetic = _arithmetic(question, model, profile, plan, tuned, chosen.steps)
     if question.preset == "auto":
-        chosen = _auto(arithmetic, profile, plan, at_once)
+        chosen = _auto(arithmetic, profile, plan)
     run = _run(question, chosen)
-    arithmetic = _arithmetic(question, profile, plan, tuned, at_once, run["steps"])
+    arithmetic = _arithmetic(question, model, profile, plan, tuned, run["steps"])
     # Whoever names a solver means its own grid.
     usual = question.sampler is None and run["sampler"] == "sway"
     points = tuned.grid(run["steps"], run["cfg"]) if tuned and usual else None
@@ -161,7 +151,7 @@ def _answer(question: SongQuestion) -> SongAnswer:
         mapped_bytes=mapped,
         model_folder=str(model.folder),
         lines=_lines(plan) if question.lines else [],
-        **_work(model, plan, question.window, run, arithmetic),
+        **_work(model, plan, question.window, run, arithmetic, profile),
     )
 
 
@@ -180,20 +170,40 @@ def _profile(config: ModelConfig, vae: VaeConfig, *, again: bool = False) -> Pro
 
 def _arithmetic(
     question: SongQuestion,
+    model: Bundle,
     profile: Profile,
     plan: Plan,
     tuned: Tuning | None,
-    frames: int,
     steps: int,
 ) -> Choice:
-    """Return how the song is calculated: as asked, else by the profile and by what a tuning found of int8."""
+    """Return how the song is calculated: as asked, else by the profile and by what a tuning found of int8.
+
+    What needs more memory than this machine has is not taken unasked.
+    """
     from diffrhythm import machine_profile, precision
 
-    asked = precision.asked(question.precision)
-    harmful = tuned is not None and tuned.int8 is not None and not tuned.int8_is_harmless(steps)
-    return machine_profile.settle(
-        profile, frames=frames, asked=asked, refused=("int8", "int8-static") if harmful else ()
-    )
+    at_once = max(window.end - window.start for window in plan.windows)
+    refused: set[Arithmetic] = set()
+    if tuned is not None and tuned.int8 is not None and not tuned.int8_is_harmless(steps):
+        refused |= {"int8", "int8-static"}
+    while True:
+        choice = machine_profile.settle(
+            profile,
+            frames=at_once,
+            passes=2 * steps * len(plan.windows),
+            asked=precision.asked(question.precision),
+            refused=refused,
+        )
+        need = sum(_memory(model.config, model.vae_config, plan.frames, at_once, choice))
+        if choice.passes == PUBLISHED or choice.passes in refused or need <= MEMORY_SHARE * _memory_here():
+            return choice
+        refused.add(choice.passes)
+
+
+def _memory_here() -> int:
+    import psutil
+
+    return int(psutil.virtual_memory().total)
 
 
 def _lines(plan: Plan) -> list[SungLine]:
@@ -225,7 +235,7 @@ def _changed(question: SongQuestion, model: Bundle) -> list[str]:
 
 def _slow(profile: Profile, arithmetic: Choice, frames: int) -> list[str]:
     """A warning where the precision that was asked for is much slower here than the published way."""
-    published = profile.timing("torch-fp32")
+    published = profile.timing(PUBLISHED)
     if published is None or arithmetic.pass_s is None:
         return []
     ratio = arithmetic.pass_s / published.pass_s(frames)
@@ -235,10 +245,16 @@ def _slow(profile: Profile, arithmetic: Choice, frames: int) -> list[str]:
 
 
 def _work(
-    model: Bundle, plan: Plan, window: float | None, run: Mapping[str, Any], arithmetic: Choice
+    model: Bundle,
+    plan: Plan,
+    window: float | None,
+    run: Mapping[str, Any],
+    arithmetic: Choice,
+    profile: Profile,
 ) -> dict[str, Any]:
     """Return a song's work, and how fast this machine does it by its profile."""
     from diffrhythm.generate import CHUNK_FRAMES
+    from diffrhythm.precision import is_large
     from diffrhythm.sampling import passes_a_step
 
     pass_flops, decode_flops = _flops(model, plan.duration, window, CHUNK_FRAMES)
@@ -249,6 +265,8 @@ def _work(
         "decode_flops": decode_flops,
         "pass_s": arithmetic.pass_s or 0.0,
         "threads": arithmetic.threads or 0,
+        # Small models are quick, whatever they are calculated in.
+        "provisional": is_large(model.config) and not profile.is_quiet,
         "decoder_speed": decoder.speed,
         "decoder_around_s": decoder.around_s,
     }
@@ -272,7 +290,6 @@ def _memory(
 ) -> tuple[int, int]:
     """What a song's process will have for itself, and what it shares with others of its model."""
     from diffrhythm import cost
-    from diffrhythm.arithmetic import PUBLISHED
     from diffrhythm.generate import CHUNK_FRAMES
     from diffrhythm.precision import PRECISION_OF
 
@@ -299,14 +316,17 @@ def _run(question: SongQuestion, chosen: Preset) -> dict[str, Any]:
     }
 
 
-def _auto(arithmetic: Choice, profile: Profile, plan: Plan, frames: int) -> Preset:
-    """Return the preset that suits this machine, by how long sampling this song takes in standard."""
+def _auto(arithmetic: Choice, profile: Profile, plan: Plan) -> Preset:
+    """Return the preset that suits this machine, by how long sampling this song takes in standard.
+
+    Programs that were busy while it was measured need not be while the song is made.
+    """
     from diffrhythm import presets
 
     passes = 2 * presets.PRESETS["standard"].steps * len(plan.windows)
     threads = arithmetic.threads or processes.usable_cores()
     words = f"{arithmetic.precision} on {threads} core{'s' if threads > 1 else ''}"
-    return presets.auto(passes * (arithmetic.pass_s or 0.0), words)
+    return presets.auto(passes * (arithmetic.pass_s or 0.0) * (1 - profile.busy), words)
 
 
 def _choice(question: SongQuestion, chosen: Preset, run: Mapping[str, Any]) -> str:
@@ -1002,7 +1022,7 @@ def _examined(asked: Examination) -> Examination:
 
 def _machine_arithmetic(config: ModelConfig, wanted: Precision | None, *, again: bool) -> MachineArithmetic:
     """Return what was measured on this machine at the published size, and what follows from it."""
-    from diffrhythm import arithmetic, machine_profile
+    from diffrhythm import machine_profile
     from diffrhythm.vae_config import VaeConfig
 
     vae, frames = VaeConfig(), config.max_frames
@@ -1016,7 +1036,7 @@ def _machine_arithmetic(config: ModelConfig, wanted: Precision | None, *, again:
         chosen=choice.passes,
         decoder=choice.decoder,
         reason=choice.reason,
-        published_pass_s=next(each.pass_s for each in candidates if each.name == arithmetic.PUBLISHED),
+        published_pass_s=next(each.pass_s for each in candidates if each.name == PUBLISHED),
         candidates=candidates,
         frames=frames,
         busy=round(profile.busy, 3),

@@ -90,6 +90,12 @@ def test_what_is_too_inexact_or_unknown_is_not_taken(error: float | None, chosen
     assert choose(found).name == chosen
 
 
+@pytest.mark.parametrize(("passes", "chosen"), [(8, PUBLISHED), (24, PUBLISHED), (62, "fp32")])
+def test_the_time_of_opening_is_shared_by_the_passes(passes: int, chosen: str) -> None:
+    found = [Candidate(PUBLISHED, 35.0, 0.0), Candidate("fp32", 32.5, 1e-6, open_s=20.0)]
+    assert choose(found, passes=passes).name == chosen
+
+
 def test_without_the_published_way_there_is_nothing_to_compare_with() -> None:
     with pytest.raises(ValueError, match=r"no figures of torch-fp32 among \['int8'\]"):
         choose([Candidate("int8", 1.0, 0.0)])

@@ -305,17 +305,19 @@ def test_what_was_half_written_by_those_who_were_killed_is_gone_when_the_batch_e
 
 
 def measured_again(
-    *, doubted: bool, problems: Sequence[str] = (), fails: bool = False
+    *, doubted: bool = False, provisional: bool = False, problems: Sequence[str] = (), fails: bool = False
 ) -> list[tuple[str, int]]:
     """Precision and calls of the check of a song that waits, after another one has ended."""
-    queue, here, calls = _Queue([job("", name="waits")], {}, [], 1), House(mark=""), 0
+    waits = job("", name="waits")
+    waits = replace(waits, answer=replace(waits.answer, provisional=provisional))
+    queue, here, calls = _Queue([waits], {}, [], 1), House(mark=""), 0
 
     def check_again(songs: Sequence[Song]) -> list[SongAnswer]:
         nonlocal calls
         calls += 1
         if fails:
             raise CheckError("no answer")
-        answer = replace(queue.jobs[0].answer, precision="int8", problems=list(problems))
+        answer = replace(queue.jobs[0].answer, precision="int8", problems=list(problems), provisional=False)
         return [answer for _ in songs]
 
     async def run() -> None:
@@ -330,7 +332,12 @@ def measured_again(
 
 def test_songs_that_wait_are_decided_again_once_after_the_profile_came_into_doubt() -> None:
     assert measured_again(doubted=True) == [("int8", 1)]
-    assert measured_again(doubted=False) == [("bf16", 0)]
+    assert measured_again() == [("bf16", 0)]
+
+
+def test_songs_that_wait_are_decided_again_while_the_profile_is_provisional() -> None:
+    assert measured_again(provisional=True) == [("int8", 1)]
+    assert measured_again(provisional=True, fails=True) == [("bf16", 2)]
 
 
 def test_songs_stay_as_they_were_checked_where_measuring_fails() -> None:
