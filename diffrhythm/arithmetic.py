@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from diffrhythm.precision import ARITHMETICS, PRECISION_OF, Arithmetic, Precision
@@ -90,6 +90,19 @@ def choose(
     ] or [published]
     limit_s = (1 + TIE) * min(map(taken, fitting))
     return min((each for each in fitting if taken(each) <= limit_s), key=_inexactness)
+
+
+def within_memory(
+    settle: Callable[[Collection[Arithmetic]], Choice], need_bytes: Callable[[Choice], int], has_bytes: int
+) -> Choice:
+    """Return the first choice that needs no more memory than there is, else the published way.
+
+    settle: gives the choice without the arithmetics that it is given. need_bytes: what a choice needs.
+    """
+    refused: set[Arithmetic] = set()
+    while (choice := settle(refused)).passes != PUBLISHED and need_bytes(choice) > has_bytes:
+        refused.add(choice.passes)
+    return choice
 
 
 def reason(chosen: Candidate, candidates: Sequence[Candidate]) -> str:

@@ -18,7 +18,7 @@ import statistics
 import sys
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache, partial
@@ -180,30 +180,31 @@ def _arithmetic(
 
     What needs more memory than this machine has is not taken unasked.
     """
+    import psutil
+
     from diffrhythm import machine_profile, precision
+    from diffrhythm.arithmetic import within_memory
 
     at_once = max(window.end - window.start for window in plan.windows)
-    refused: set[Arithmetic] = set()
-    if tuned is not None and tuned.int8 is not None and not tuned.int8_is_harmless(steps):
-        refused |= {"int8", "int8-static"}
-    while True:
-        choice = machine_profile.settle(
+    harmful = tuned is not None and tuned.int8 is not None and not tuned.int8_is_harmless(steps)
+    harmful_ones: tuple[Arithmetic, ...] = ("int8", "int8-static") if harmful else ()
+    asked = precision.asked(question.precision)
+
+    def settle(refused: Collection[Arithmetic]) -> Choice:
+        return machine_profile.settle(
             profile,
             frames=at_once,
             passes=2 * steps * len(plan.windows),
-            asked=precision.asked(question.precision),
-            refused=refused,
+            asked=asked,
+            refused=(*harmful_ones, *refused),
         )
-        need = sum(_memory(model.config, model.vae_config, plan.frames, at_once, choice))
-        if choice.passes == PUBLISHED or choice.passes in refused or need <= MEMORY_SHARE * _memory_here():
-            return choice
-        refused.add(choice.passes)
 
+    def need_bytes(choice: Choice) -> int:
+        return sum(_memory(model.config, model.vae_config, plan.frames, at_once, choice))
 
-def _memory_here() -> int:
-    import psutil
-
-    return int(psutil.virtual_memory().total)
+    if asked is not None:
+        return settle(())
+    return within_memory(settle, need_bytes, int(MEMORY_SHARE * psutil.virtual_memory().total))
 
 
 def _lines(plan: Plan) -> list[SungLine]:

@@ -6,7 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diffrhythm.arithmetic import ERROR_BUDGET, PUBLISHED, TIE, Candidate, choose, reason
+from diffrhythm.arithmetic import (
+    ERROR_BUDGET,
+    PUBLISHED,
+    TIE,
+    Candidate,
+    Choice,
+    choose,
+    reason,
+    within_memory,
+)
 from diffrhythm.precision import ARITHMETICS, PRECISION_OF, Arithmetic
 
 SECONDS = st.floats(0.01, 1000, allow_nan=False)
@@ -94,6 +103,20 @@ def test_what_is_too_inexact_or_unknown_is_not_taken(error: float | None, chosen
 def test_the_time_of_opening_is_shared_by_the_passes(passes: int, chosen: str) -> None:
     found = [Candidate(PUBLISHED, 35.0, 0.0), Candidate("fp32", 32.5, 1e-6, open_s=20.0)]
     assert choose(found, passes=passes).name == chosen
+
+
+@pytest.mark.parametrize(
+    ("has", "chosen"), [(10, "int8"), (5, "bf16"), (4, "bf16"), (3, PUBLISHED), (0, PUBLISHED)]
+)
+def test_what_needs_more_memory_than_there_is_is_not_taken(has: int, chosen: Arithmetic) -> None:
+    order: tuple[Arithmetic, ...] = ("int8", "bf16", PUBLISHED)
+    needs = {"int8": 9, "bf16": 4, PUBLISHED: 100}
+    found = within_memory(
+        lambda refused: Choice(next(name for name in order if name not in refused)),
+        lambda choice: needs[choice.passes],
+        has,
+    )
+    assert found.passes == chosen
 
 
 def test_without_the_published_way_there_is_nothing_to_compare_with() -> None:

@@ -197,3 +197,43 @@ def test_the_file_says_which_machine_it_is_of() -> None:
     assert kept["schema"] == machine_profile.SCHEMA
     assert kept["machine"]["cores"] == machine_profile.usable_cores()
     assert kept["sizes"]["dim"] == SMALL.dim
+
+
+FIGURES = st.floats(1e-6, 1e3)
+
+
+@st.composite
+def profiles(draw: st.DrawFn) -> Profile:
+    """The figures of any machine: the published way and some of the others."""
+    names = draw(st.lists(st.sampled_from(precision.ARITHMETICS[1:]), unique=True))
+    return profile(
+        *(
+            Timing(
+                name=name,
+                frame_s=draw(FIGURES),
+                pair_s=draw(st.just(0.0) | FIGURES),
+                threads=draw(st.integers(1, 64)),
+                error=0.0 if name == PUBLISHED else draw(st.none() | st.floats(0, 1)),
+                load_s=0.0 if name == PUBLISHED else draw(st.floats(0, 1e3)),
+                decode_s=draw(FIGURES) if name == PUBLISHED else draw(st.none() | FIGURES),
+                decode_error=0.0 if name == PUBLISHED else draw(st.floats(0, 1)),
+            )
+            for name in (PUBLISHED, *names)
+        ),
+        busy=draw(st.floats(0, 1)),
+    )
+
+
+@given(profiles(), st.integers(1, 6144), st.integers(1, 2000), st.none() | st.floats(0, 1))
+def test_on_no_machine_is_auto_slower_than_the_published_way(
+    found: Profile, frames: int, passes: int, static_error: float | None
+) -> None:
+    choice = settle(found, frames=frames, passes=passes, static_error=static_error)
+    published, chosen = found.timing(PUBLISHED), found.timing(choice.passes)
+    assert published is not None
+    assert chosen is not None
+    song_s = passes * chosen.pass_s(frames) + chosen.load_s
+    assert song_s <= passes * published.pass_s(frames) * (1 + 1e-9)
+    assert choice.decode_s is not None
+    assert published.decode_s is not None
+    assert choice.decode_s <= published.decode_s
