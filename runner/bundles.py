@@ -29,9 +29,9 @@ Ask = Callable[..., Any]
 
 
 def cache() -> Path:
-    """Where this user's files lie that can be had again."""
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(home) / "diffrhythm-runner"
+    """Return the folder of this user's files that can be fetched again, as diffrhythm.files has it."""
+    home = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    return (home if home.is_absolute() else Path.home() / ".cache") / "diffrhythm"
 
 
 def at_hand(job: Job, ask: Ask) -> Job:
@@ -61,6 +61,10 @@ def _with(job: Job, song: Song, answer: SongAnswer) -> Job:
         precision=answer.precision,
         private_bytes=answer.private_bytes,
         mapped_bytes=answer.mapped_bytes,
+        pass_s=answer.pass_s,
+        threads=answer.threads,
+        decoder_speed=answer.decoder_speed,
+        decoder_around_s=answer.decoder_around_s,
     )
     return replace(job, song=song, answer=here)
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import shlex
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ import yaml
 from runner.errors import ForeignFileError, OutputError, TextFileError, UsageError, one_line
 from runner.files import make_folder, read_json, write_bytes
 from runner.jobfile import JobFile, json_schema
-from runner.spec import JOB_NAME
+from runner.spec import JOB_NAME, slug
 from runner.textfile import read_text
 
 SCHEMA_FILE = "job.schema.json"
@@ -28,6 +28,8 @@ TAIL_S = 10
 _MOST_SONGS = 1000
 _LONGEST_NAME = 90
 _STAMP = re.compile(r"\[(\d{1,3}):(\d{1,2})(?:[.:]\d{1,3})?\]")
+# Milliseconds that all lines begin earlier by.
+_OFFSET = re.compile(r"^\s*\[offset:\s*([+-]?\d{1,7})\s*\]\s*$", re.MULTILINE | re.IGNORECASE)
 _TAG = re.compile(r"^\s*\[(ti|ar|length):(.*)\]\s*$", re.MULTILINE | re.IGNORECASE)
 
 
@@ -77,8 +79,10 @@ def _read(file: Path) -> Sheet:
     times = [60 * int(minutes) + int(seconds) for minutes, seconds in _STAMP.findall(text)]
     if not times:
         raise TextFileError("has no line with a time; write them like [00:12.50]Evening comes")
+    offset = _OFFSET.search(text)
+    last_s = max(0.0, max(times) - int(offset[1]) / 1000 if offset else max(times))
     tags = {key.lower(): one_line(value.strip())[:60] for key, value in _TAG.findall(text)}
-    return Sheet(file, tags.get("ti", ""), tags.get("ar", ""), tags.get("length", ""), max(times))
+    return Sheet(file, tags.get("ti", ""), tags.get("ar", ""), tags.get("length", ""), math.ceil(last_s))
 
 
 def write(
@@ -167,8 +171,7 @@ def names(stems: Sequence[str]) -> list[str]:
     taken: set[str] = set()
     found = []
     for number, stem in enumerate(stems, start=1):
-        plain = unicodedata.normalize("NFKD", stem).encode("ascii", "ignore").decode().lower()
-        name = re.sub(r"[^a-z0-9]+", "-", plain).strip("-")[:_LONGEST_NAME].strip("-") or f"song-{number}"
+        name = slug(stem)[:_LONGEST_NAME].strip("-") or f"song-{number}"
         count = 1
         unique = name
         while unique in taken:

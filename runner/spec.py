@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -398,6 +399,12 @@ def _is_inline(lyrics: str) -> bool:
     return "\n" in lyrics or lyrics.startswith("[")
 
 
+def slug(text: str) -> str:
+    """Return text in small ASCII letters, digits and hyphens, accents dropped; "" where nothing is left."""
+    plain = unicodedata.normalize("NFKD", text.casefold()).encode("ascii", "ignore").decode()
+    return re.sub(r"[^a-z0-9]+", "-", plain).strip("-")
+
+
 def _name_from_lyrics(source: _Source, at: KeyPath, lyrics: str | None) -> str:
     """The stem of the lyrics file in small letters, digits and hyphens; reported where that gives no name."""
     place = (*at, "name")
@@ -407,7 +414,7 @@ def _name_from_lyrics(source: _Source, at: KeyPath, lyrics: str | None) -> str:
         source.report(place, "is missing; name the song, for example harbour-lights")
         return ""
     stem = Path(lyrics).stem
-    name = re.sub(r"[^a-z0-9]+", "-", stem.lower()).strip("-")
+    name = slug(stem)
     if not re.fullmatch(NAME, name):
         source.report(place, f"none can be made from {stem!r}; name the song, for example harbour-lights")
     return name
@@ -520,7 +527,8 @@ def _complaint(detail: ErrorDetails) -> str:
         return "is missing; add it"
     if detail["loc"][-1:] == ("lyrics",) and isinstance(value, list):
         return (
-            "a line that begins with [ is a list in YAML; write `lyrics: |` and the lines below it, indented"
+            "a list cannot be used (in YAML, what begins with [ or - is one); write `lyrics: |` and the "
+            "lines below it, indented"
         )
     if kind == "value_error":
         wanted = str(context["error"]).removeprefix("write ")

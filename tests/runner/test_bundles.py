@@ -23,7 +23,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    return tmp_path / "cache" / "diffrhythm-runner" / "bundles"
+    return tmp_path / "cache" / "diffrhythm" / "bundles"
 
 
 @pytest.fixture

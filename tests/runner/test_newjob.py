@@ -181,3 +181,12 @@ def test_an_old_schema_of_ours_is_brought_up_to_date_and_anothers_left_alone(tmp
     file.write_text('{"title": "mine"}')
     made(tmp_path, "a.lrc", out="other.yaml")
     assert file.read_text() == '{"title": "mine"}'
+
+
+@pytest.mark.parametrize(
+    ("offset", "last_s"), [("", 21), ("[offset:+5500]", 15), ("[OFFSET: -1000 ]", 22), ("[offset:90000]", 0)]
+)
+def test_the_offset_of_the_lyrics_moves_their_last_line(tmp_path: Path, offset: str, last_s: int) -> None:
+    (tmp_path / "a.lrc").write_text(f"{offset}\n{LRC}")
+    (sheet,), _ = newjob.read_folder(tmp_path)
+    assert abs(sheet.last_s - last_s) <= 1

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from runner.errors import SpecError
 from runner.jobfile import MAX_WAIT_S, Defaults, seconds, size_bytes
-from runner.spec import Overrides, Song, load, lyrics_start, single
+from runner.spec import Overrides, Song, load, lyrics_start, single, slug
 
 STYLE = "model: demo\ndefaults: {style: pop}\n"
 
@@ -171,7 +171,7 @@ def test_what_is_not_written_is_as_a_user_expects(folder: Path) -> None:
         ("name: a, lyrics: lyrics", "lyrics: jobs/lyrics: is not a file; check the path"),
         (
             "name: a, lyrics: [00:10.00]",
-            "lyrics: a line that begins with [ is a list in YAML; write `lyrics: |` and",
+            "lyrics: a list cannot be used (in YAML, what begins with [ or - is one); write `lyrics: |` and",
         ),
         ("lyrics: '[00:10.00]la'", "name: is missing; name the song, for example harbour-lights"),
         ("duration: 30", "name: is missing; name the song, for example harbour-lights"),
@@ -529,3 +529,11 @@ def test_a_size_that_is_none_or_too_small_is_refused(written: object) -> None:
 
 def test_every_default_passes_its_own_limits() -> None:
     Defaults.model_validate(Defaults().model_dump())
+
+
+@pytest.mark.parametrize(
+    ("stem", "name"),
+    [("Café", "cafe"), ("Straße", "strasse"), ("Harbour  Lights!", "harbour-lights"), ("海", "")],
+)
+def test_a_name_is_made_of_any_title_in_one_way(stem: str, name: str) -> None:
+    assert slug(stem) == name
