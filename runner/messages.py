@@ -94,6 +94,7 @@ class SongRequest:
     attempts: int = 0
     memory_bytes: int | None = None
     fade_out: float | None = None
+    overlap_frames: int | None = None
     schema: int = SCHEMA
 
 
@@ -261,7 +262,8 @@ class SongAnswer:
 
     passes: of the transformer, for one step in all windows. pass_flops, decode_flops: the work of one, and
     of decoding the song. pass_core_s: seconds of one on one core, as reckoned. decoder_speed,
-    decoder_around_s: of a decoder that no song has shown yet (see foresight.Decoder).
+    decoder_around_s: of a decoder that no song has shown yet (see foresight.Decoder). chunk_frames,
+    overlap_frames: of the decoder, see diffrhythm.generate.
     """
 
     song: str
@@ -287,6 +289,8 @@ class SongAnswer:
     decoder_around_s: float = 0.0
     model_folder: str = ""
     gpus: int = 0
+    chunk_frames: int = 64
+    overlap_frames: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -126,7 +126,7 @@ def _answer(question: SongQuestion) -> SongAnswer:
     points = tuned.grid(run["steps"], run["cfg"]) if tuned and usual else None
     at_once = max(window.end - window.start for window in plan.windows)
     private, mapped = _memory(
-        model.config, model.vae_config, plan.frames, at_once, precision.named(arithmetic)
+        model.config, model.vae_config, plan.frames, at_once, precision.named(arithmetic), chosen.chunk_frames
     )
     return SongAnswer(
         question.song,
@@ -143,7 +143,9 @@ def _answer(question: SongQuestion) -> SongAnswer:
         mapped_bytes=mapped,
         model_folder=str(model.folder),
         lines=_lines(plan) if question.lines else [],
-        **_work(model, plan, question.window, run, arithmetic),
+        chunk_frames=chosen.chunk_frames,
+        overlap_frames=chosen.overlap_frames,
+        **_work(model, plan, question.window, run, arithmetic, chosen),
     )
 
 
@@ -175,14 +177,20 @@ def _changed(question: SongQuestion, model: Bundle) -> list[str]:
 
 
 def _work(
-    model: Bundle, plan: Plan, window: float | None, run: Mapping[str, Any], arithmetic: Precision
+    model: Bundle,
+    plan: Plan,
+    window: float | None,
+    run: Mapping[str, Any],
+    arithmetic: Precision,
+    chosen: Preset,
 ) -> dict[str, Any]:
     """What a song's work is, and how fast it is reckoned to be done where no song has shown it."""
     from diffrhythm import cost
-    from diffrhythm.generate import CHUNK_FRAMES
     from diffrhythm.sampling import passes_a_step
 
-    pass_flops, decode_flops = _flops(model, plan.duration, window, CHUNK_FRAMES)
+    pass_flops, decode_flops = _flops(
+        model, plan.duration, window, chosen.chunk_frames, chosen.overlap_frames
+    )
     decoder = _usual_decoder(model, arithmetic)
     return {
         "passes": passes_a_step(run["sampler"], run["cfg"]) * len(plan.windows),
@@ -195,11 +203,15 @@ def _work(
 
 
 def _memory(
-    config: ModelConfig, vae: VaeConfig, frames: int, at_once: int, arithmetic: Precision
+    config: ModelConfig,
+    vae: VaeConfig,
+    frames: int,
+    at_once: int,
+    arithmetic: Precision,
+    chunk_frames: int,
 ) -> tuple[int, int]:
     """What a song's process will have for itself, and what it shares with others of its model."""
     from diffrhythm import cost, precision
-    from diffrhythm.generate import CHUNK_FRAMES
 
     flags = precision.cpu_flags()
     compiled = precision.passes_are_compiled(arithmetic, config, flags)
@@ -208,7 +220,7 @@ def _memory(
         vae,
         frames=frames,
         at_once=at_once,
-        chunk_frames=CHUNK_FRAMES,
+        chunk_frames=chunk_frames,
         precision=arithmetic,
         compiled=compiled,
         decoder=precision.of_decoder(arithmetic, flags),
@@ -372,6 +384,7 @@ def _make(request: SongRequest, attempt: Attempt, pulse: Pulse, began: float) ->
             duration=request.duration,
             window=request.window,
             chunk_frames=request.chunk_frames,
+            overlap_frames=request.overlap_frames,
             edit=_edit(request),
             seed=request.seed,
             on_event=steps.event,
@@ -388,6 +401,7 @@ def _make(request: SongRequest, attempt: Attempt, pulse: Pulse, began: float) ->
             # With other steps than were asked for, the sampler's own grid has to do.
             grid=tuple(request.grid) if request.grid and len(request.grid) == request.density + 1 else None,
             chunk_frames=request.chunk_frames,
+            overlap_frames=request.overlap_frames,
             on_event=steps.event,
             on_step=steps.step,
         )
@@ -611,7 +625,7 @@ class _Steps:
     def _flops(self) -> tuple[int, int]:
         request = self.request
         duration = request.duration or self.model.longest
-        return _flops(self.model, duration, request.window, request.chunk_frames)
+        return _flops(self.model, duration, request.window, request.chunk_frames, request.overlap_frames)
 
     def paced(self) -> dict[str, Any]:
         """Seconds of a pass and its work, for the forecast of others; empty where too little was measured."""
@@ -654,18 +668,24 @@ def _paces(seconds: Sequence[float]) -> dict[str, Any]:
     return {"paces_s": [round(each, 4) for each in seconds[-PACES:]], "fastest_s": min(seconds, default=None)}
 
 
-def _flops(model: Bundle, duration: float, window: float | None, chunk_frames: int) -> tuple[int, int]:
+def _flops(
+    model: Bundle, duration: float, window: float | None, chunk_frames: int, overlap_frames: int | None
+) -> tuple[int, int]:
     """Of a pass, which is over one window, and of all chunks of the decoder."""
-    from diffrhythm import cost
+    from diffrhythm import chunks, cost
     from diffrhythm.bundle import frames_of
-    from diffrhythm.generate import OVERLAP_FRAMES
-    from diffrhythm.vae import chunk_spans
 
     at_once = model.duration_frames(min(duration, window or duration))
-    chunks = chunk_spans(max(at_once, frames_of(duration)), chunk_frames, OVERLAP_FRAMES)
+    frames = max(at_once, frames_of(duration))
+    if overlap_frames is None:
+        decoded = chunks.cut(model.vae_config, frames, chunk_frames).computed_frames
+    else:
+        decoded = sum(
+            span.stop - span.start for span in chunks.chunk_spans(frames, chunk_frames, overlap_frames)
+        )
     return (
         cost.of_pass(model.config, at_once),
-        cost.of_decoder(model.vae_config, sum(chunk.stop - chunk.start for chunk in chunks)),
+        cost.of_decoder(model.vae_config, decoded),
     )
 
 
@@ -961,14 +981,14 @@ def _timed(facts: ModelFacts, config: ModelConfig, vae: VaeConfig, frames: int) 
 
     A small one's pace depends more on what else a machine does than on the machine.
     """
-    from diffrhythm import precision, presets, speed
+    from diffrhythm import chunks, precision, presets, speed
 
     facts = replace(facts, large=precision.is_large(config))
     try:
         chosen = precision.detect(config)
     except DiffRhythmError:  # told once, as the arithmetic of this machine
         return facts
-    private, mapped = _memory(config, vae, frames, frames, chosen)
+    private, mapped = _memory(config, vae, frames, frames, chosen, chunks.CHUNK_FRAMES)
     facts = replace(facts, precision=chosen, need_bytes=private + mapped)
     if not facts.large:
         return facts
