@@ -231,7 +231,9 @@ class Decoder(nn.Module):
 
     def parts(self) -> tuple[nn.Sequential, nn.Sequential]:
         """Return its layers in two parts, which share its weights: coarse and fine (chunks.py)."""
-        return self.layers[: self._coarse_layers], self.layers[self._coarse_layers :]
+        layers = list(self.layers)
+        first, rest = layers[: self._coarse_layers], layers[self._coarse_layers :]
+        return nn.Sequential(*first), nn.Sequential(*rest)
 
     def forward(self, latents: Tensor) -> Tensor:
         return self.layers(latents)  # type: ignore[no-any-return]

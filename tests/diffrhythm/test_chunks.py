@@ -77,11 +77,13 @@ def test_the_published_decoder_sees_ten_frames_on_each_side_and_its_fine_part_on
     assert chunks.reach(config, "fine") == chunks.cut(config, 64, 64).rate
 
 
-@given(st.integers(1, 6144), st.sampled_from(STRIDES))
-def test_at_most_an_eighth_is_computed_twice(frames: int, strides: tuple[int, ...]) -> None:
-    cut = chunks.cut(VaeConfig(2, (1,) * len(strides), strides), frames, chunks.CHUNK_FRAMES)
-    if len(strides) > 1:
-        assert cut.computed_frames <= 1.12 * frames + 1
+@given(st.integers(1, 6144), st.sampled_from([16, 32, 64, 128]))
+def test_little_is_computed_twice_of_the_published_and_the_demos_sizes(
+    frames: int, chunk_frames: int
+) -> None:
+    for strides in (2, 4, 4, 8, 8), (1024, 2):
+        cut = chunks.cut(VaeConfig(2, (1,) * len(strides), strides), frames, chunk_frames)
+        assert cut.computed_frames <= (1 + 2.3 / chunk_frames) * frames + 1
 
 
 @given(st.integers(1, 5000), st.integers(1, 300), st.integers(0, 100))
@@ -92,7 +94,7 @@ def test_even_chunks_are_as_few_as_can_be_and_hardly_overlap_more_than_asked(
     longest = chunks.even(total, most, overlap)
     assert longest <= most
     fewest = max(1, math.ceil((total - overlap) / (most - overlap)))
-    spans = chunks.chunk_spans(total, longest, overlap)
+    spans = chunks.chunk_spans(total, longest, min(overlap, longest - 1))
     assert len(spans) <= fewest
     assert sum(span.stop - span.start for span in spans) < total + (fewest - 1) * overlap + fewest
 
