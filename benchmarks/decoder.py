@@ -61,11 +61,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--overlaps", action="store_true", help="error of published chunks by their overlap")
     parser.add_argument("--int8", action="store_true", help="error of convolutions in int8, by torch")
-    parser.add_argument("--memory", action="store_true", help="of each chunk, in processes of their own")
+    parser.add_argument("--memory", action="store_true", help="of each chunk and nothing else")
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
     model = bundle.load(asked.bundle)
     machine.header(f"The decoder of {model.name}, {asked.frames} frames, {asked.threads} threads")
+    if asked.memory:
+        memory(asked)
+        return
     latents = latents_of(model, asked.frames)
     with torch.inference_mode():
         speed(model, latents, asked)
@@ -73,8 +76,6 @@ def main() -> None:
             overlaps(model, latents)
         if asked.int8:
             in_int8(model, latents)
-    if asked.memory:
-        memory(asked)
 
 
 def latents_of(model: Bundle, frames: int) -> Tensor:

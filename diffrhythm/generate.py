@@ -208,7 +208,8 @@ def generate(
     """
     chosen = preset_named(preset)
     if chunk_frames is None:
-        chunk_frames, overlap_frames = chosen.chunk_frames, chosen.overlap_frames
+        chunk_frames = chosen.chunk_frames
+        overlap_frames = chosen.overlap_frames if overlap_frames is None else overlap_frames
     request = Request(
         lyrics=lyrics,
         style=style,
