@@ -25,8 +25,9 @@ PROCESS_BYTES = 500 * 2**20
 # benchmarks/: 3.4 GB while sampling in bf16, of which 2.6 GB are there before the first pass).
 PASS_ACTIVATIONS = 48
 # What the decoder keeps of one chunk, in activations at the rate of samples: by torch in fp32, and compiled,
-# which has bytes for each weight besides, its float32 copies while it is compiled included. Of 64 frames of the
-# published size 993 and 760 MB, of which 572 MB are there when it is compiled (benchmarks/decoder.py --memory).
+# which has bytes for each weight besides, its float32 copies while it is compiled included. Of 64 frames of
+# the published size 993 and 760 MB, of which 572 MB are there when it is compiled, on Zen 3
+# (benchmarks/decoder.py --memory).
 TORCH_DECODER_ACTIVATIONS = 15
 DECODER_ACTIVATIONS = 5
 DECODER_WEIGHT_BYTES = 7.5
