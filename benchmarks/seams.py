@@ -27,7 +27,7 @@ from torch import Tensor
 from benchmarks import machine
 from benchmarks.listening import lrc
 from diffrhythm import audio, bundle, conditioning, sampling, vae
-from diffrhythm.generate import CHUNK_FRAMES, OVERLAP_FRAMES, Request, inspect, seeded_noise
+from diffrhythm.generate import Request, inspect, seeded_noise
 from diffrhythm.style import embed
 from diffrhythm.transformer import DiT
 from diffrhythm.vae_config import HOP, SAMPLE_RATE
@@ -181,9 +181,7 @@ def sampled(
 
 def decoded(model: bundle.Bundle, latents: Tensor) -> Sound:
     with torch.inference_mode():
-        sound: Sound = vae.decode(
-            latents, model.open_vae().decoder, chunk_frames=CHUNK_FRAMES, overlap=OVERLAP_FRAMES
-        )[0].numpy()
+        sound: Sound = vae.decode(latents, model.open_vae().decoder)[0].numpy()
     return sound
 
 

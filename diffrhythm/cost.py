@@ -20,8 +20,13 @@ PROCESS_BYTES = 500 * 2**20
 # What a pass keeps, in activations as wide as the model: of its constants and within a block (README of
 # benchmarks/: 3.4 GB while sampling in bf16, of which 2.6 GB are there before the first pass).
 PASS_ACTIVATIONS = 48
-# What the decoder keeps of one chunk, in activations at the rate of samples: in fp32 and bf16.
-DECODER_ACTIVATIONS: Mapping[Precision, int] = {"fp32": 15, "bf16": 5, "int8": 5}
+# What the decoder keeps of one chunk, in activations at the rate of samples: by torch in fp32, and compiled,
+# which has bytes for each weight besides, its float32 copies while it is compiled included. Of 64 frames of
+# the published size 993 and 760 MB, of which 572 MB are there when it is compiled, on Zen 3
+# (benchmarks/decoder.py --memory).
+TORCH_DECODER_ACTIVATIONS = 15
+DECODER_ACTIVATIONS = 5
+DECODER_WEIGHT_BYTES = 7.5
 # The whole song in float32: decoded, levelled, encoded.
 SOUND_COPIES = 3
 # A weight that is packed for compiled passes.
@@ -55,6 +60,15 @@ def of_decoder(config: VaeConfig, frames: int) -> int:
     return total + 2 * rate * widths[-1] * AUDIO_CHANNELS * TAPS
 
 
+def decoder_weights(config: VaeConfig) -> int:
+    """Return how many weights the convolutions of the decoder have."""
+    widths = config.widths[::-1]
+    total = LATENT_CHANNELS * widths[0] * TAPS + widths[-1] * AUDIO_CHANNELS * TAPS
+    for wide, narrow, stride in zip(widths, widths[1:], config.strides[::-1], strict=False):
+        total += wide * narrow * 2 * stride + RESIDUAL_UNITS * narrow * narrow * (TAPS + 1)
+    return total
+
+
 def private_bytes(
     config: ModelConfig,
     vae: VaeConfig,
@@ -73,7 +87,10 @@ def private_bytes(
     """
     weights = int(config.block_weights * WEIGHT_BYTES[precision]) if compiled else 0
     a_pass = PASS_ACTIVATIONS * at_once * config.dim * 4
-    chunk = DECODER_ACTIVATIONS[decoder] * min(chunk_frames, frames) * HOP * vae.channels * 4
+    activation = min(chunk_frames, frames) * HOP * vae.channels * 4
+    chunk = int(DECODER_ACTIVATIONS * activation + DECODER_WEIGHT_BYTES * decoder_weights(vae))
+    if decoder == "fp32":
+        chunk = max(chunk, TORCH_DECODER_ACTIVATIONS * activation)  # by one or the other
     sound = SOUND_COPIES * frames * HOP * AUDIO_CHANNELS * 4
     return PROCESS_BYTES + max(weights + a_pass, chunk) + sound
 

@@ -18,6 +18,7 @@ from torch import Tensor
 from diffrhythm import audio, files, vae
 from diffrhythm.audio import Audio
 from diffrhythm.bundle import Bundle, frames_of
+from diffrhythm.chunks import published_chunk
 from diffrhythm.conditioning import Span
 from diffrhythm.errors import RequestError
 from diffrhythm.vae import OnChunk
@@ -149,7 +150,8 @@ def _moments(bundle: Bundle, source: Audio, chunk_frames: int, on_chunk: OnChunk
     whole = torch.from_numpy(np.pad(source, ((0, 0), (0, frames * HOP - source.shape[1]))))
     with torch.inference_mode():
         encoder = bundle.open_vae().encoder
-        moments = vae.encode(whole[None], encoder, chunk_frames=chunk_frames, on_chunk=on_chunk)[0]
+        chunk = published_chunk(chunk_frames)  # the encoder has no parts
+        moments = vae.encode(whole[None], encoder, chunk_frames=chunk, on_chunk=on_chunk)[0]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         files.replace(path, moments.numpy().astype("<f4").tobytes())

@@ -21,11 +21,12 @@ from typing import Any, Literal, get_args
 
 import torch
 
-from diffrhythm import audio, conditioning, editing, machine_profile, sampling, solvers, vae
+from diffrhythm import audio, chunks, conditioning, editing, machine_profile, sampling, solvers, vae
 from diffrhythm import style as styles
 from diffrhythm.arithmetic import PUBLISHED, Choice
 from diffrhythm.audio import FORMATS, Audio, Checks, Tags
 from diffrhythm.bundle import Bundle, frames_of
+from diffrhythm.chunks import CHUNK_FRAMES, Cut
 from diffrhythm.editing import Edit, Known
 from diffrhythm.errors import CheckpointError, LyricsError, RequestError, StyleError
 from diffrhythm.events import Event, Phase
@@ -53,8 +54,6 @@ OVERLAP = 172
 # The demo, which holds each vowel for so many frames, has beats of 2, 3 or 4 vowels, counted from its first
 # frame. It goes on in time only in windows that begin on a beat of all three (benchmarks/seams.py).
 SYLLABLES = 12
-CHUNK_FRAMES = 128
-OVERLAP_FRAMES = 32
 
 _MAX_STEPS = 1000
 _MAX_CFG = 100.0
@@ -86,6 +85,7 @@ class Request:
     lyrics_first_line: int = 1
     precision: str = "auto"
     chunk_frames: int = CHUNK_FRAMES
+    overlap_frames: int | None = None
     edit: Edit | None = None
 
 
@@ -184,7 +184,8 @@ def generate(
     lyrics_source: str = "lyrics.lrc",
     lyrics_first_line: int = 1,
     precision: str = "auto",
-    chunk_frames: int = CHUNK_FRAMES,
+    chunk_frames: int | None = None,
+    overlap_frames: int | None = None,
     edit: Edit | None = None,
     on_event: OnEvent | None = None,
     on_step: OnStep | None = None,
@@ -202,8 +203,10 @@ def generate(
     overlapping windows that a longer song is made in; None: at once.
     seed: the same one makes the same song. preset: preview, draft, standard, high, max or reference; steps,
     cfg (guidance) and sampler stand above what it has. grid: points of the steps in [0, 1], one more than
-    steps; None: the sampler's own. precision: fp32, bf16, int8 or auto. chunk_frames: of the VAE, 2048
-    samples each; less takes less memory.
+    steps; None: the sampler's own. precision: fp32, bf16, int8 or auto. chunk_frames: that are decoded at
+    once, 2048 samples each; less takes less memory. overlap_frames: that such chunks share, each of which
+    passes the whole decoder; None: chunks that give the sound of the whole (chunks.py). None for both: as the
+    preset has them; reference has the published 128 and 32.
     edit: parts of a given song to make anew; without a duration, the song is as long as that one.
     on_event: told of every phase, step and chunk. on_step: given the state after each step, for keeping; it
     may thin what is left of the grid. resume: such a state to go on from. An exception that either raises,
@@ -212,6 +215,9 @@ def generate(
     Raises InputError (lyrics, style, audio, request), BundleError, NumbersError, CheckpointError.
     """
     chosen = preset_named(preset)
+    if chunk_frames is None:
+        chunk_frames = chosen.chunk_frames
+        overlap_frames = chosen.overlap_frames if overlap_frames is None else overlap_frames
     request = Request(
         lyrics=lyrics,
         style=style,
@@ -230,6 +236,7 @@ def generate(
         lyrics_first_line=lyrics_first_line,
         precision=precision,
         chunk_frames=chunk_frames,
+        overlap_frames=overlap_frames,
         edit=edit,
     )
     progress = _Progress(on_event)
@@ -252,6 +259,7 @@ def generate(
         duration=plan.duration,
         windows=plan.windows,
         chunk_frames=chunk_frames,
+        overlap_frames=overlap_frames,
         time_grid=state.walked,
         passes=state.passes,
         warnings=plan.warnings,
@@ -269,6 +277,7 @@ def estimate(
     duration: float,
     window: float | None = None,
     chunk_frames: int = CHUNK_FRAMES,
+    overlap_frames: int | None = None,
     edit: Edit | None = None,
     seed: int = 0,
     on_event: OnEvent | None = None,
@@ -293,6 +302,7 @@ def estimate(
         duration=duration,
         windows=windows,
         chunk_frames=chunk_frames,
+        overlap_frames=overlap_frames,
         time_grid=state.time_grid[: state.position + 1],
         passes=state.passes,
         warnings=(f"estimated from t = {state.t:.3f}, step {state.step} of {state.steps}",),
@@ -388,11 +398,14 @@ def _check_numbers(request: Request) -> None:
         raise RequestError(f"guidance {request.cfg}: cfg: choose 0 to {_MAX_CFG:g}; 4 is the published one")
     if not 0 <= request.seed < 2**63:
         raise RequestError(f"seed {request.seed}: seed: choose 0 to {2**63 - 1}")
-    if not OVERLAP_FRAMES < request.chunk_frames <= _MAX_CHUNK:
+    least = 1 if request.overlap_frames is None else request.overlap_frames + 1
+    if not least <= request.chunk_frames <= _MAX_CHUNK:
         raise RequestError(
             f"chunks of {request.chunk_frames} frames: chunk_frames: "
-            f"choose {OVERLAP_FRAMES + 1} to {_MAX_CHUNK}; {CHUNK_FRAMES} is the published one"
+            f"choose {least} to {_MAX_CHUNK}; {CHUNK_FRAMES} is the usual one"
         )
+    if request.overlap_frames is not None and request.overlap_frames < 0:
+        raise RequestError(f"overlap of {request.overlap_frames} frames: overlap_frames: choose 0 or more")
     if request.duration is not None and not math.isfinite(request.duration):
         raise RequestError(f"duration {request.duration}: duration: give it in seconds")
     if request.lyrics_compat not in get_args(Compat):
@@ -587,6 +600,7 @@ def _finish(
     duration: float,
     windows: tuple[Window, ...],
     chunk_frames: int,
+    overlap_frames: int | None,
     time_grid: tuple[float, ...],
     passes: int,
     warnings: tuple[str, ...],
@@ -598,14 +612,7 @@ def _finish(
     """made [1, t, c], with what is known, decoded, cut to the duration, checked and brought to its peak."""
     latents = made if known is None else known.keep(made)
     progress.begin("decode")
-    with torch.inference_mode():
-        decoded = vae.decode(
-            latents,
-            _decoder(bundle, min(chunk_frames, latents.shape[1]), arithmetic.decoder),
-            chunk_frames=chunk_frames,
-            overlap=OVERLAP_FRAMES,
-            on_chunk=progress.chunk,
-        )
+    decoded = _decoded(bundle, latents, chunk_frames, overlap_frames, arithmetic.decoder, progress.chunk)
     raw = decoded[0, :, : round(duration * SAMPLE_RATE)].numpy()
     audio.refuse_unheard(raw)
     sound = audio.normalise(raw, PEAK_DBFS)
@@ -631,9 +638,47 @@ def _tags(bundle: Bundle, style: str, seed: int) -> Tags:
     return Tags(title="", style=style, seed=seed, model=bundle.name, demo=bundle.demo)
 
 
-def _decoder(bundle: Bundle, frames: int, arithmetic: Arithmetic) -> vae.Coder:
-    """Return the bundle's decoder for chunks of this many frames, in this arithmetic."""
-    decoder = bundle.open_vae().decoder
+def _decoded(
+    bundle: Bundle,
+    latents: torch.Tensor,
+    chunk_frames: int,
+    overlap_frames: int | None,
+    arithmetic: Arithmetic,
+    on_chunk: vae.OnChunk,
+) -> torch.Tensor:
+    """Return the sound of latents [1, t, c] in this arithmetic; chunks as generate says.
+
+    A TorchScript (torchscript.py) has no parts: it is called as published.
+    """
+    decoder, frames = bundle.open_vae().decoder, latents.shape[1]
+    with torch.inference_mode():
+        if overlap_frames is None and isinstance(decoder, vae.Decoder):
+            cut = chunks.cut(bundle.vae_config, frames, chunk_frames)
+            return vae.decode_in_parts(latents, _parts(decoder, cut, arithmetic), cut, on_chunk=on_chunk)
+        if overlap_frames is None:
+            chunk_frames = chunks.published_chunk(chunk_frames)
+            overlap_frames = chunks.PUBLISHED_OVERLAP_FRAMES
+        return vae.decode(
+            latents,
+            _decoder(decoder, min(chunk_frames, frames), arithmetic),
+            chunk_frames=chunk_frames,
+            overlap=overlap_frames,
+            on_chunk=on_chunk,
+        )
+
+
+def _parts(decoder: vae.Decoder, cut: Cut, arithmetic: Arithmetic) -> vae.Parts:
+    """Return the decoder in two parts, in this arithmetic."""
+    if arithmetic == PUBLISHED:
+        return vae.parts(decoder)
+    from diffrhythm import compiled_vae  # openvino takes a while to import
+
+    lowered = PRECISION_OF[arithmetic]
+    return compiled_vae.parts(decoder, cut, precision=lowered, threads=torch.get_num_threads())
+
+
+def _decoder(decoder: vae.Coder, frames: int, arithmetic: Arithmetic) -> vae.Coder:
+    """Return the decoder for chunks of this many frames, in this arithmetic."""
     if arithmetic == PUBLISHED or not isinstance(decoder, vae.Decoder):
         return decoder
     from diffrhythm import compiled_vae  # openvino takes a while to import

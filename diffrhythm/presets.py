@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 
+from diffrhythm.chunks import CHUNK_FRAMES, PUBLISHED_CHUNK_FRAMES, PUBLISHED_OVERLAP_FRAMES
 from diffrhythm.errors import RequestError
 
 # The published guidance w in p + (p − q)·w; the usual scale is w + 1.
@@ -17,13 +18,18 @@ LONG_S = 30 * 60.0
 
 @dataclass(frozen=True, slots=True)
 class Preset:
-    """steps: solver steps, n of them on n + 1 points. cfg: the published w. why: a sentence for people."""
+    """steps: solver steps, n of them on n + 1 points. cfg: the published w. why: a sentence for people.
+
+    chunk_frames, overlap_frames: of the decoder, see generate.
+    """
 
     name: str
     steps: int
     cfg: float
     sampler: str
     why: str
+    chunk_frames: int = CHUNK_FRAMES
+    overlap_frames: int | None = None
 
 
 PRESETS = {
@@ -34,7 +40,15 @@ PRESETS = {
         Preset("standard", 12, PUBLISHED_CFG, "sway", "12 steps, as good as 16 plain ones"),
         Preset("high", 28, PUBLISHED_CFG, "sway", "28 steps, as good as 32 plain ones"),
         Preset("max", 64, PUBLISHED_CFG, "sway", "64 steps, twice the published run"),
-        Preset("reference", 31, PUBLISHED_CFG, "euler", "exactly the published run: 32 points, 31 steps"),
+        Preset(
+            "reference",
+            31,
+            PUBLISHED_CFG,
+            "euler",
+            "exactly the published run: 32 points, 31 steps",
+            PUBLISHED_CHUNK_FRAMES,
+            PUBLISHED_OVERLAP_FRAMES,
+        ),
     )
 }
 

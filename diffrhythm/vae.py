@@ -15,11 +15,31 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from diffrhythm.chunks import (
+    PUBLISHED_CHUNK_FRAMES,
+    PUBLISHED_OVERLAP_FRAMES,
+    Cut,
+    chunk_spans,
+    coarse_blocks,
+)
 from diffrhythm.errors import BundleError
 from diffrhythm.vae_config import AUDIO_CHANNELS, HOP, LATENT_CHANNELS, VaeConfig
 
 Coder = Callable[[Tensor], Tensor]
 OnChunk = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """A decoder in two parts (chunks.py).
+
+    coarse: [b, c, t] → [b, width, rate·t]. fine: [b, width, rate·t] → [b, 2, HOP·t].
+    """
+
+    coarse: Coder
+    fine: Coder
+    width: int
+
 
 # Of weights: below, a song is decoded in less time than compiling the decoder takes.
 LARGE = 20_000_000
@@ -29,8 +49,8 @@ def decode(
     latents: Tensor,
     decoder: Coder,
     *,
-    chunk_frames: int = 128,
-    overlap: int = 32,
+    chunk_frames: int = PUBLISHED_CHUNK_FRAMES,
+    overlap: int = PUBLISHED_OVERLAP_FRAMES,
     on_chunk: OnChunk | None = None,
 ) -> Tensor:
     """Sound of latents [b, t, c]: float32 [b, 2, HOP·t] on the CPU.
@@ -51,12 +71,39 @@ def decode(
     return audio
 
 
+def decode_in_parts(latents: Tensor, parts: Parts, cut: Cut, *, on_chunk: OnChunk | None = None) -> Tensor:
+    """Return the sound of latents [b, t, c]: float32 [b, 2, HOP·t] on the CPU, as of one call of the decoder.
+
+    cut: of t frames. on_chunk(done, chunks) after each call of either part.
+    """
+    latents = latents.transpose(1, 2)
+    batch, _, frames = latents.shape
+    coarse_chunks, fine_chunks = cut.coarse_chunks, cut.fine_chunks
+    calls = len(coarse_chunks) + len(fine_chunks)
+    positions = torch.empty(batch, parts.width, frames * cut.rate)
+    for done, chunk in enumerate(coarse_chunks, 1):
+        found = parts.coarse(latents[..., chunk.start : chunk.stop])
+        first, head = chunk.start * cut.rate, chunk.head * cut.rate
+        positions[..., first + head : first + found.shape[-1]] = found[..., head:]
+        if on_chunk:
+            on_chunk(done, calls)
+    audio = torch.empty(batch, AUDIO_CHANNELS, frames * HOP)
+    samples = HOP // cut.rate
+    for done, chunk in enumerate(fine_chunks, len(coarse_chunks) + 1):
+        found = parts.fine(positions[..., chunk.start : chunk.stop])
+        first, head = chunk.start * samples, chunk.head * samples
+        audio[..., first + head : first + found.shape[-1]] = found[..., head:]
+        if on_chunk:
+            on_chunk(done, calls)
+    return audio
+
+
 def encode(
     audio: Tensor,
     encoder: Coder,
     *,
-    chunk_frames: int = 128,
-    overlap: int = 32,
+    chunk_frames: int = PUBLISHED_CHUNK_FRAMES,
+    overlap: int = PUBLISHED_OVERLAP_FRAMES,
     on_chunk: OnChunk | None = None,
 ) -> Tensor:
     """Moments of sound [b, 2, n]: [b, n // HOP, 2c], the mean's channels first, then the scale's.
@@ -81,31 +128,6 @@ def draw_latents(moments: Tensor, noise: Tensor) -> Tensor:
     """Latents [b, t, c] from moments [b, t, 2c] and standard normal noise [b, t, c]."""
     mean, scale = moments.chunk(2, dim=-1)
     return mean + (F.softplus(scale) + 1e-4) * noise
-
-
-@dataclass(frozen=True, slots=True)
-class Chunk:
-    """One call of a coder: it is given [start, stop); the head of its answer is dropped."""
-
-    start: int
-    stop: int
-    head: int
-
-
-def chunk_spans(length: int, chunk: int, overlap: int) -> list[Chunk]:
-    """How length is cut, in one unit throughout: chunks a hop apart, one more flush with the end if needed.
-
-    Half the overlap is dropped from the head of each but the first, and each is meant to overwrite the end of
-    the one before it, so both lose their inner edge. A length below one chunk is one short chunk.
-    """
-    if length < 1 or not 0 <= overlap < chunk:
-        raise ValueError(f"cannot cut {length} into chunks of {chunk} that overlap by {overlap}")
-    if length <= chunk:
-        return [Chunk(0, length, head=0)]
-    starts = list(range(0, length - chunk + 1, chunk - overlap))
-    if starts[-1] + chunk < length:
-        starts.append(length - chunk)
-    return [Chunk(start, start + chunk, head=overlap // 2 if start > 0 else 0) for start in starts]
 
 
 class Snake(nn.Module):
@@ -195,6 +217,8 @@ class Decoder(nn.Module):
     def __init__(self, config: VaeConfig) -> None:
         super().__init__()
         widths = config.widths[::-1]
+        self._coarse_layers = 1 + coarse_blocks(config)
+        self.coarse_width = widths[coarse_blocks(config)]
         self.layers = nn.Sequential(
             nn.Conv1d(LATENT_CHANNELS, widths[0], 7, padding=3),
             *(
@@ -205,8 +229,20 @@ class Decoder(nn.Module):
             nn.Conv1d(widths[-1], AUDIO_CHANNELS, 7, padding=3, bias=False),
         )
 
+    def parts(self) -> tuple[nn.Sequential, nn.Sequential]:
+        """Return its layers in two parts, which share its weights: coarse and fine (chunks.py)."""
+        layers = list(self.layers)
+        first, rest = layers[: self._coarse_layers], layers[self._coarse_layers :]
+        return nn.Sequential(*first), nn.Sequential(*rest)
+
     def forward(self, latents: Tensor) -> Tensor:
         return self.layers(latents)  # type: ignore[no-any-return]
+
+
+def parts(decoder: Decoder) -> Parts:
+    """Return the decoder in two parts, by torch."""
+    coarse, fine = decoder.parts()
+    return Parts(coarse, fine, decoder.coarse_width)
 
 
 def is_large(decoder: Decoder) -> bool:

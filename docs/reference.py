@@ -63,6 +63,7 @@ MEANINGS = {
     "model_hash": "SHA-256 of the bundle's description, and so of all its files",
     "note": "a few words for people",
     "outline": "of the sound, for a picture",
+    "overlap_frames": "those that chunks of the whole decoder share; null: the decoder is cut in two parts",
     "paces_s": "seconds a pass or chunk of this phase, the newest last",
     "pass_flops": "work of a pass of the transformer",
     "pass_s": "seconds that a pass took, or takes by the machine's profile",

@@ -48,6 +48,7 @@ _SAME = {
     "precision": "arithmetic",
     "threads": "threads",
     "chunk_frames": "decoder's chunks",
+    "overlap_frames": "overlap of the decoder's chunks",
     "loudness": "loudness",
     "fade_out": "fade out",
 }

@@ -98,6 +98,7 @@ class SongRequest:
     memory_bytes: int | None = None
     fade_out: float | None = None
     pass_s: float | None = None
+    overlap_frames: int | None = None
     schema: int = SCHEMA
 
 
@@ -271,7 +272,7 @@ class SongAnswer:
     of decoding the song. pass_s: seconds of one pass on `threads` threads, which is the best number of them,
     as this machine's profile has both; 0: unknown. provisional: other programs were busy when it was
     measured. decoder_speed, decoder_around_s: of a decoder that no song has shown yet (see
-    foresight.Decoder).
+    foresight.Decoder). chunk_frames, overlap_frames: of the decoder, see diffrhythm.generate.
     """
 
     song: str
@@ -299,6 +300,8 @@ class SongAnswer:
     decoder_around_s: float = 0.0
     model_folder: str = ""
     gpus: int = 0
+    chunk_frames: int = 64
+    overlap_frames: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

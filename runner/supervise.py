@@ -77,7 +77,8 @@ class Job:
         return Plan(
             density=density,
             precision=self.answer.precision,
-            chunk_frames=128,
+            chunk_frames=self.answer.chunk_frames,
+            overlap_frames=self.answer.overlap_frames,
             threads=self.song.threads or self.answer.threads or processes.usable_cores(),
             resume=self.song.resume,
             note=f"{density} steps instead of {asked}, to end in time" if density < asked else "",
@@ -458,6 +459,7 @@ def _ask(
         precision=plan.precision,
         threads=plan.threads,
         chunk_frames=plan.chunk_frames,
+        overlap_frames=plan.overlap_frames,
         checkpoint=str(past.checkpoint) if plan.resume and past.checkpoint else None,
         foresight=song.foresight,
         timeout_s=timeout_s,

@@ -491,12 +491,15 @@ WORTH_HEARING_T = 0.5
 ESTIMATE_TRIES = 2
 # From small to safe.
 ARITHMETIC = ("int8", "bf16", "fp32")
-MIN_CHUNK_FRAMES = 64
+MIN_CHUNK_FRAMES = 16
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How the next attempt is made. alone: no other song beside it; await_bytes: memory to wait for."""
+    """How the next attempt is made. alone: no other song beside it; await_bytes: memory to wait for.
+
+    chunk_frames, overlap_frames: of the decoder, see diffrhythm.generate.
+    """
 
     density: int
     precision: str
@@ -507,6 +510,7 @@ class Plan:
     alone: bool = False
     await_bytes: int = 0
     note: str = ""
+    overlap_frames: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -634,6 +638,9 @@ def _smaller(plan: Plan, end: End) -> Plan:
         plan,
         precision=below[-1] if below else plan.precision,
         chunk_frames=max(MIN_CHUNK_FRAMES, plan.chunk_frames // 2),
+        # Half a published chunk may be no longer than its overlap. Without one, chunks of any length give the
+        # sound of the whole.
+        overlap_frames=None,
         threads=max(1, plan.threads // 2),
         alone=True,
         await_bytes=end.peak_bytes,

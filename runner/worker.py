@@ -135,7 +135,9 @@ def _answer(question: SongQuestion) -> SongAnswer:
     # Whoever names a solver means its own grid.
     usual = question.sampler is None and run["sampler"] == "sway"
     points = tuned.grid(run["steps"], run["cfg"]) if tuned and usual else None
-    private, mapped = _memory(model.config, model.vae_config, plan.frames, at_once, arithmetic)
+    private, mapped = _memory(
+        model.config, model.vae_config, plan.frames, at_once, arithmetic, chosen.chunk_frames
+    )
     return SongAnswer(
         question.song,
         problems=[],
@@ -151,7 +153,9 @@ def _answer(question: SongQuestion) -> SongAnswer:
         mapped_bytes=mapped,
         model_folder=str(model.folder),
         lines=_lines(plan) if question.lines else [],
-        **_work(model, plan, question.window, run, arithmetic, profile),
+        chunk_frames=chosen.chunk_frames,
+        overlap_frames=chosen.overlap_frames,
+        **_work(model, plan, question.window, run, arithmetic, profile, chosen),
     )
 
 
@@ -184,6 +188,7 @@ def _arithmetic(
 
     from diffrhythm import machine_profile, precision
     from diffrhythm.arithmetic import within_memory
+    from diffrhythm.chunks import CHUNK_FRAMES
 
     at_once = max(window.end - window.start for window in plan.windows)
     harmful = tuned is not None and tuned.int8 is not None and not tuned.int8_is_harmless(steps)
@@ -200,7 +205,7 @@ def _arithmetic(
         )
 
     def need_bytes(choice: Choice) -> int:
-        return sum(_memory(model.config, model.vae_config, plan.frames, at_once, choice))
+        return sum(_memory(model.config, model.vae_config, plan.frames, at_once, choice, CHUNK_FRAMES))
 
     if asked is not None:
         return settle(())
@@ -252,13 +257,15 @@ def _work(
     run: Mapping[str, Any],
     arithmetic: Choice,
     profile: Profile,
+    chosen: Preset,
 ) -> dict[str, Any]:
     """Return a song's work, and how fast this machine does it by its profile."""
-    from diffrhythm.generate import CHUNK_FRAMES
     from diffrhythm.precision import is_large
     from diffrhythm.sampling import passes_a_step
 
-    pass_flops, decode_flops = _flops(model, plan.duration, window, CHUNK_FRAMES)
+    pass_flops, decode_flops = _flops(
+        model, plan.duration, window, chosen.chunk_frames, chosen.overlap_frames
+    )
     decoder = _measured_decoder(model.vae_config, arithmetic, pass_flops)
     return {
         "passes": passes_a_step(run["sampler"], run["cfg"]) * len(plan.windows),
@@ -287,11 +294,15 @@ def _measured_decoder(vae: VaeConfig, arithmetic: Choice, pass_flops: int) -> fo
 
 
 def _memory(
-    config: ModelConfig, vae: VaeConfig, frames: int, at_once: int, arithmetic: Choice
+    config: ModelConfig,
+    vae: VaeConfig,
+    frames: int,
+    at_once: int,
+    arithmetic: Choice,
+    chunk_frames: int,
 ) -> tuple[int, int]:
     """What a song's process will have for itself, and what it shares with others of its model."""
     from diffrhythm import cost
-    from diffrhythm.generate import CHUNK_FRAMES
     from diffrhythm.precision import PRECISION_OF
 
     compiled = arithmetic.passes != PUBLISHED
@@ -300,7 +311,7 @@ def _memory(
         vae,
         frames=frames,
         at_once=at_once,
-        chunk_frames=CHUNK_FRAMES,
+        chunk_frames=chunk_frames,
         precision=arithmetic.precision,
         compiled=compiled,
         decoder=PRECISION_OF[arithmetic.decoder],
@@ -467,6 +478,7 @@ def _make(request: SongRequest, attempt: Attempt, pulse: Pulse, began: float) ->
             duration=request.duration,
             window=request.window,
             chunk_frames=request.chunk_frames,
+            overlap_frames=request.overlap_frames,
             edit=_edit(request),
             seed=request.seed,
             on_event=steps.event,
@@ -483,6 +495,7 @@ def _make(request: SongRequest, attempt: Attempt, pulse: Pulse, began: float) ->
             # With other steps than were asked for, the sampler's own grid has to do.
             grid=tuple(request.grid) if request.grid and len(request.grid) == request.density + 1 else None,
             chunk_frames=request.chunk_frames,
+            overlap_frames=request.overlap_frames,
             on_event=steps.event,
             on_step=steps.step,
         )
@@ -730,7 +743,7 @@ class _Steps:
     def _flops(self) -> tuple[int, int]:
         request = self.request
         duration = request.duration or self.model.longest
-        return _flops(self.model, duration, request.window, request.chunk_frames)
+        return _flops(self.model, duration, request.window, request.chunk_frames, request.overlap_frames)
 
     def paced(self) -> dict[str, Any]:
         """Seconds of a pass and its work, for the forecast of others; empty where too little was measured."""
@@ -780,18 +793,24 @@ def _paces(seconds: Sequence[float]) -> dict[str, Any]:
     return {"paces_s": [round(each, 4) for each in seconds[-PACES:]], "fastest_s": min(seconds, default=None)}
 
 
-def _flops(model: Bundle, duration: float, window: float | None, chunk_frames: int) -> tuple[int, int]:
+def _flops(
+    model: Bundle, duration: float, window: float | None, chunk_frames: int, overlap_frames: int | None
+) -> tuple[int, int]:
     """Of a pass, which is over one window, and of all chunks of the decoder."""
-    from diffrhythm import cost
+    from diffrhythm import chunks, cost
     from diffrhythm.bundle import frames_of
-    from diffrhythm.generate import OVERLAP_FRAMES
-    from diffrhythm.vae import chunk_spans
 
     at_once = model.duration_frames(min(duration, window or duration))
-    chunks = chunk_spans(max(at_once, frames_of(duration)), chunk_frames, OVERLAP_FRAMES)
+    frames = max(at_once, frames_of(duration))
+    if overlap_frames is None:
+        decoded = chunks.cut(model.vae_config, frames, chunk_frames).computed_frames
+    else:
+        decoded = sum(
+            span.stop - span.start for span in chunks.chunk_spans(frames, chunk_frames, overlap_frames)
+        )
     return (
         cost.of_pass(model.config, at_once),
-        cost.of_decoder(model.vae_config, sum(chunk.stop - chunk.start for chunk in chunks)),
+        cost.of_decoder(model.vae_config, decoded),
     )
 
 
@@ -1101,9 +1120,7 @@ def _timed(facts: ModelFacts, config: ModelConfig, vae: VaeConfig, frames: int) 
 
     A small one's pace depends more on what else a machine does than on the machine.
     """
-    from diffrhythm import machine_profile, precision, presets
-    from diffrhythm.generate import CHUNK_FRAMES, OVERLAP_FRAMES
-    from diffrhythm.vae import chunk_spans
+    from diffrhythm import chunks, machine_profile, precision, presets
     from diffrhythm.vae_config import HOP, SAMPLE_RATE
 
     facts = replace(facts, large=precision.is_large(config))
@@ -1112,11 +1129,11 @@ def _timed(facts: ModelFacts, config: ModelConfig, vae: VaeConfig, frames: int) 
     except DiffRhythmError:  # said once, as the arithmetic of this machine
         return facts
     choice = machine_profile.settle(_profile(config, vae), frames=frames, asked=wanted)
-    private, mapped = _memory(config, vae, frames, frames, choice)
+    private, mapped = _memory(config, vae, frames, frames, choice, chunks.CHUNK_FRAMES)
     facts = replace(facts, precision=choice.precision, need_bytes=private + mapped)
     if not facts.large or choice.pass_s is None:
         return facts
-    decoded = sum(each.stop - each.start for each in chunk_spans(frames, CHUNK_FRAMES, OVERLAP_FRAMES))
+    decoded = chunks.cut(vae, frames, chunks.CHUNK_FRAMES).computed_frames
     decode_s = (choice.decode_s or 0.0) * decoded * HOP / SAMPLE_RATE
     passes = 2 * presets.preset("standard").steps
     return replace(facts, song_s=passes * choice.pass_s + choice.open_s + decode_s)

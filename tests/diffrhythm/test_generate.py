@@ -123,8 +123,7 @@ def test_events_tell_each_phase_step_and_chunk_once_and_in_order(demo_bundle: Bu
     assert all(event.seconds > 0 and event.latent_std for event in steps[1:])
     assert [(event.step, event.steps) for event in events if event.phase == "decode"] == [
         (0, 0),
-        (1, 2),
-        (2, 2),
+        *((chunk, 5) for chunk in range(1, 6)),
     ]
 
 
@@ -300,8 +299,16 @@ def test_lyrics_behind_the_models_longest_are_sung_in_windows(demo_bundle: Bundl
     assert plan.warnings == ()
 
 
-def test_shorter_chunks_make_the_same_song_but_for_their_seams(demo_bundle: Bundle, song: Song) -> None:
-    assert np.abs(sing(demo_bundle, chunk_frames=80).audio - song.audio).max() < 0.01
+@pytest.mark.parametrize("chunk_frames", [1, 16, 80])
+def test_shorter_chunks_make_the_same_song_but_for_rounding(
+    demo_bundle: Bundle, song: Song, chunk_frames: int
+) -> None:
+    assert np.abs(sing(demo_bundle, chunk_frames=chunk_frames).audio - song.audio).max() < 1e-5
+
+
+def test_published_chunks_make_nearly_the_same_song(demo_bundle: Bundle, song: Song) -> None:
+    published = sing(demo_bundle, chunk_frames=80, overlap_frames=32)
+    assert np.abs(published.audio - song.audio).max() < 0.01
 
 
 def test_a_length_left_open_holds_the_lyrics_and_a_tail(demo_bundle: Bundle) -> None:
@@ -339,7 +346,9 @@ def test_lyrics_read_as_published_may_lose_a_line_without_a_word(demo_bundle: Bu
         ({"seed": -1}, RequestError, "seed"),
         ({"sampler": "guess"}, RequestError, "sampler"),
         ({"precision": "fp16"}, RequestError, "precision"),
-        ({"chunk_frames": 32}, RequestError, "chunk_frames"),
+        ({"chunk_frames": 0}, RequestError, "chunk_frames"),
+        ({"chunk_frames": 32, "overlap_frames": 32}, RequestError, "chunk_frames"),
+        ({"overlap_frames": -1}, RequestError, "overlap_frames"),
         ({"language": "xx"}, RequestError, "language"),
         ({"lyrics_compat": "theirs"}, RequestError, "lyrics_compat"),
         ({"style": None}, StyleError, "no style"),

@@ -8,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from diffrhythm.chunks import chunk_spans
 from diffrhythm.errors import BundleError
 from diffrhythm.vae import (
     Snake,
     Vae,
-    chunk_spans,
     decode,
     draw_latents,
     encode,

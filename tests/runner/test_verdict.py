@@ -462,6 +462,13 @@ def test_memory_gets_a_smaller_plan_and_waits(cause: Cause) -> None:
     assert plan.await_bytes == 3000
 
 
+def test_published_chunks_become_ones_of_the_whole_sound_where_memory_is_short() -> None:
+    published = replace(FIRST, chunk_frames=128, overlap_frames=32)
+    plans = [plan_after(*["out-of-memory"] * times, attempts=9, first=published) for times in range(6)]
+    assert [plan.chunk_frames for plan in plans] == [128, 64, 32, 16, 16, 16]
+    assert [plan.overlap_frames for plan in plans] == [32, *[None] * 5]
+
+
 def test_memory_and_time_have_counters_of_their_own() -> None:
     assert isinstance(after("timeout", "swap-thrash", "timeout", "out-of-memory", attempts=3), Plan)
     assert isinstance(after("timeout", "swap-thrash", "timeout", "timeout", attempts=3), GiveUp)
