@@ -14,7 +14,6 @@ t latent frames · d model width · n rows of activations · k channels of an in
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -30,7 +29,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from diffrhythm import conditioning, files, guidance, smoothquant, style, tuning
+from diffrhythm import conditioning, files, guidance, precision, smoothquant, style, tuning
 from diffrhythm.bundle import Bundle
 from diffrhythm.conditioning import Conditioning
 from diffrhythm.config import ModelConfig
@@ -53,6 +52,8 @@ DYNAMIC_SPARED = frozenset({0})
 
 _MAX_BYTES = 2**26
 _EVIDENCE = "evidence"
+_BLOCKS = "blocks"
+_SQUARES = "squares."
 
 
 # ---------------------------------------------------------------- what was found
@@ -112,6 +113,27 @@ def found(here: Bundle) -> Calibration | None:
     if inputs is None or _linears(here.config).keys() != evidence.forms.keys():
         raise _damaged(path, "tensors of another model")
     return Calibration(inputs, evidence.forms, evidence.error, evidence.dynamic_error)
+
+
+def in_use(here: Bundle, *, has_int8: bool) -> Calibration | None:
+    """The calibration that int8 songs of this model are made with; None: they are made in dynamic int8.
+
+    has_int8: whether the processor has dot products of int8. Without, static kernels are slower than float32
+    and add pairs of products in 16 bits, which is not enough.
+    """
+    calibration = found(here) if has_int8 else None
+    return calibration if calibration is not None and calibration.serves else None
+
+
+def why_not(config: ModelConfig, *, is_calibrated: bool, int8_is_worth_trying: bool) -> str:
+    """Return why a model is not calibrated unless somebody asks for it; nothing where it is."""
+    if is_calibrated:
+        return "calibrated already"
+    if not precision.is_large(config):
+        return "the model is too small for int8 to be faster"
+    if not int8_is_worth_trying:
+        return "int8 cannot be faster on this processor"
+    return ""
 
 
 def _inputs(tensors: Mapping[str, Tensor], config: ModelConfig) -> dict[str, Input] | None:
@@ -197,8 +219,10 @@ def relaxed(
 
 # report(what, step, steps): what is being done, and how far it is.
 Report = Callable[[str, int, int], None]
-# What stands in place of the linears of the block of this number, by name.
-Modules = Callable[[int, Block], Mapping[str, nn.Module]]
+# Tensors on their way through the blocks: "h.0" is what entered with the first probe, "3.h.0" the same with
+# block 3 in int8, and what begins with _SQUARES is a finished figure.
+Passed = dict[str, Tensor]
+Through = Callable[[int, Block, Passed], Passed]
 
 
 @dataclass(frozen=True, slots=True)
@@ -320,13 +344,16 @@ class Studio:
 
     def error(self, what: str, calibration: Calibration | None) -> float:
         """Of the velocity in int8, static by this calibration or dynamic: relative, mean of the probes."""
+        key = "dynamic" if calibration is None else calibration.digest[:16]
         modules = _dynamic if calibration is None else partial(_modules, calibration)
-        path = self.work / f"error-{'dynamic' if calibration is None else calibration.digest[:16]}.json"
-        kept = _number(path)
-        if kept is None:
-            kept = self._error(what, modules)
-            files.replace(path, json.dumps(kept).encode())
-        return kept
+        probes = self._probes()
+
+        def through(i: int, block: Block, passed: Passed) -> Passed:
+            with smoothquant.replaced(block, modules(i, block)):
+                return _all_behind(i, block, probes, passed)
+
+        left = self._walk(key, f"velocity, {what}", self._entering(probes, "h"), through)
+        return self._off(probes, left, "h")
 
     def errors_of_linears(self, inputs: Mapping[str, Input]) -> dict[str, dict[Form, float]]:
         """What each linear alone adds to the velocity's error in each form.
@@ -334,62 +361,77 @@ class Studio:
         Each block is measured at the velocity, all of it static, and its error is shared out by what each of
         its linears alone does to what leaves the block.
         """
-        path = self.work / "linears.json"
-        if not path.is_file():
-            files.replace(path, json.dumps(self._errors_of_linears(inputs)).encode())
-        found: dict[str, dict[Form, float]] = json.loads(path.read_bytes())
-        return found
-
-    def _error(self, what: str, modules: Modules) -> float:
-        probes = self._probes()
-        hs = [_enter(self._model, probe) for probe in probes]
-        for i, block in self._blocks(f"velocity, {what}"):
-            with smoothquant.replaced(block, modules(i, block)):
-                hs = _all_behind(i, block, probes, hs)
-        errors = [_off(self._model, h, probe) for h, probe in zip(hs, probes, strict=True)]
-        return sum(errors) / len(errors)
-
-    def _errors_of_linears(self, inputs: Mapping[str, Input]) -> dict[str, dict[Form, float]]:
         everywhere = partial(_everywhere, config=self.here.config)
-        all_static, all_dynamic = (Calibration(inputs, everywhere(each)) for each in ("static", "dynamic"))
+        static, dynamic = (Calibration(inputs, everywhere(each)) for each in ("static", "dynamic"))
         plain = smoothquant.arranged(inputs, everywhere("dynamic"))
         probes = self._probes()[:2]
-        hs = [_enter(self._model, probe) for probe in probes]
-        # What left each static block, taken through the exact blocks behind it; squares at each block's end.
-        taken: list[list[Tensor]] = []
-        local: dict[str, dict[Form, float]] = {}
-        for i, block in self._blocks("velocity, block by block"):
-            through = partial(_all_behind, i, block, probes)
-            exact = through(hs)
-            taken = [through(each) for each in taken]
-            static = _modules(all_static, i, block)
-            with smoothquant.replaced(block, static):
-                taken.append(through(hs))
+
+        def through(i: int, block: Block, passed: Passed) -> Passed:
+            entering = {name: tensor for name, tensor in passed.items() if name.startswith("h.")}
+            # Also what left each static block before, which goes on through the exact ones.
+            left = _all_behind(
+                i, block, probes, {n: t for n, t in passed.items() if ".h." in n or n in entering}
+            )
+            modules = _modules(static, i, block)
+            with smoothquant.replaced(block, modules):
+                made = _all_behind(i, block, probes, entering)
+            left |= {f"{i}.{name}": tensor for name, tensor in made.items()}
             for name in INPUT_OF:
                 # Alone at its input, a dynamic linear has the channels as they are.
-                dynamic = plain if len(INPUTS[INPUT_OF[name]]) == 1 else all_dynamic
-                local[f"{i}.{name}"] = {"float": 0.0}
-                for way in (static, _modules(dynamic, i, block, (name,))):
-                    form: Form = "static" if way is static else "dynamic"
-                    with smoothquant.replaced(block, {name: way[name]}):
-                        local[f"{i}.{name}"][form] = _squares(through(hs), exact)
-            hs = exact
-        found = {}
-        for i, each in enumerate(taken):
-            of_block = sum(_off(self._model, h, probe) for h, probe in zip(each, probes, strict=True))
-            squares = sum(local[f"{i}.{name}"]["static"] for name in INPUT_OF)
-            scale = (of_block / len(probes)) ** 2 / squares if squares else 0.0
-            for name in INPUT_OF:
+                way = plain if len(INPUTS[INPUT_OF[name]]) == 1 else dynamic
+                squares = []
+                for module in (modules[name], _modules(way, i, block, (name,))[name]):
+                    with smoothquant.replaced(block, {name: module}):
+                        squares.append(_squares(_all_behind(i, block, probes, entering), left))
+                left[f"{_SQUARES}{i}.{name}"] = torch.tensor(squares, dtype=torch.float64)
+            return left | {n: t for n, t in passed.items() if n.startswith(_SQUARES)}
+
+        left = self._walk("linears", "velocity, block by block", self._entering(probes, "h"), through)
+        found: dict[str, dict[Form, float]] = {}
+        for i in range(self.here.config.depth):
+            of_block = self._off(probes, left, f"{i}.h")
+            squares = {name: left[f"{_SQUARES}{i}.{name}"].tolist() for name in INPUT_OF}
+            total = sum(each[0] for each in squares.values())
+            for name, (of_static, of_dynamic) in squares.items():
                 found[f"{i}.{name}"] = {
-                    form: math.sqrt(scale * square) for form, square in local[f"{i}.{name}"].items()
+                    "static": of_block * math.sqrt(of_static / total) if total else 0.0,
+                    "dynamic": of_block * math.sqrt(of_dynamic / total) if total else 0.0,
+                    "float": 0.0,
                 }
         return found
 
-    def _blocks(self, what: str) -> Iterator[tuple[int, Block]]:
+    def _walk(self, key: str, what: str, passed: Passed, through: Through) -> Passed:
+        """What comes of the tensors through all blocks, from the block on that was reached before."""
+        path = self.work / f"walk-{key}.safetensors"
+        begun = 0
+        kept = _reached(path)
+        if kept is not None:
+            begun, passed = kept
         for i, block in enumerate(self._model.transformer_blocks):
-            assert isinstance(block, Block)
-            yield i, block
-            self.report(what, i + 1, self.here.config.depth)
+            if i >= begun:
+                assert isinstance(block, Block)
+                passed = through(i, block, passed)
+                content = {name: tensor.contiguous() for name, tensor in passed.items()}
+                files.replace(path, save(content, {_BLOCKS: str(i + 1)}))
+                self.report(what, i + 1, self.here.config.depth)
+        return passed
+
+    def _entering(self, probes: Sequence[Probe], name: str) -> Passed:
+        """What enters the first block: [1, t, d] each, by the number of the probe."""
+        made = {}
+        for number, probe in enumerate(probes):
+            row = self._model.modulation(probe.t, probe.scalars).row
+            made[f"{name}.{number}"] = self._model.input_embed(probe.x_t, probe.constants.inputs + row)
+        return made
+
+    def _off(self, probes: Sequence[Probe], left: Passed, name: str) -> float:
+        """Relative error of the velocity of what left the last block, mean of the probes."""
+        errors = []
+        for number, probe in enumerate(probes):
+            modulation = self._model.modulation(probe.t, probe.scalars)
+            made = self._model.velocity_behind(left[f"{name}.{number}"], modulation)
+            errors.append(tuning.relative(made, probe.velocity))
+        return sum(errors) / len(errors)
 
     def _probes(self) -> list[Probe]:
         """Passes of both kinds, at two times of each song: of three songs, at all of their times."""
@@ -420,7 +462,7 @@ class Studio:
         modulation = self._model.modulation(t, song.scalars)
         made = {"x_t": x_t}
         for kind, constants in (("conditional", song.conditional), ("null", song.null)):
-            with _recording(self._model) as seen:
+            with recording(self._model) as seen:
                 velocity = self._model.velocity(x_t, modulation, constants)
             made[f"{kind}.velocity"] = velocity
             made |= {f"{kind}.{name}": tensor for name, tensor in seen.items()}
@@ -450,8 +492,12 @@ class Studio:
 
 
 @contextmanager
-def _recording(model: DiT) -> Iterator[dict[str, Tensor]]:
-    """Of each input of the blocks, while a pass runs: "largest" [k] and "rows" [n, k], see `_input`."""
+def recording(model: DiT) -> Iterator[dict[str, Tensor]]:
+    """What enters the blocks' linears while a pass runs, by "block.input.what".
+
+    largest: [k], of the absolute values of each channel. rows: [n, k], a sample of frames. shares: [n], how
+    many frames each of them stands for.
+    """
     seen: dict[str, Tensor] = {}
 
     def note(name: str, module: nn.Module, given: tuple[Tensor]) -> None:
@@ -511,13 +557,6 @@ def _is_whole(path: Path) -> bool:
         return False
 
 
-def _number(path: Path) -> float | None:
-    try:
-        return float(json.loads(path.read_bytes()))
-    except (OSError, ValueError, TypeError):
-        return None
-
-
 # ---------------------------------------------------------------- passes, block by block
 
 
@@ -535,28 +574,25 @@ def _dynamic(number: int, block: Block) -> dict[str, nn.Module]:
     return {name: Dynamic(smoothquant.weight_of(block, name), GROUP) for name in INPUT_OF}
 
 
-def _enter(model: DiT, probe: Probe) -> Tensor:
-    """What enters the first block: [1, t, d]."""
-    row = model.modulation(probe.t, probe.scalars).row
-    h: Tensor = model.input_embed(probe.x_t, probe.constants.inputs + row)
-    return h
+def _all_behind(number: int, block: Block, probes: Sequence[Probe], passed: Passed) -> Passed:
+    """What leaves a block, with what the text adds there; names end in the number of their probe."""
+    made = {}
+    for name, h in passed.items():
+        constants = probes[int(name.rpartition(".")[2])].constants
+        out: Tensor = block(h, constants.rotary)
+        made[name] = out + constants.fusion[number] if number < len(constants.fusion) else out
+    return made
 
 
-def _behind(number: int, block: Block, h: Tensor, probe: Probe) -> Tensor:
-    """What leaves a block, with what the text adds there."""
-    out: Tensor = block(h, probe.constants.rotary)
-    return out + probe.constants.fusion[number] if number < len(probe.constants.fusion) else out
+def _squares(made: Passed, exact: Passed) -> float:
+    return sum(float((tensor - exact[name]).square().sum()) for name, tensor in made.items())
 
 
-def _all_behind(number: int, block: Block, probes: Sequence[Probe], hs: Sequence[Tensor]) -> list[Tensor]:
-    return [_behind(number, block, h, probe) for h, probe in zip(hs, probes, strict=True)]
-
-
-def _squares(made: Sequence[Tensor], exact: Sequence[Tensor]) -> float:
-    return sum(float((a - b).square().sum()) for a, b in zip(made, exact, strict=True))
-
-
-def _off(model: DiT, h: Tensor, probe: Probe) -> float:
-    """Relative error of the velocity of what leaves the last block."""
-    made = model.velocity_behind(h, model.modulation(probe.t, probe.scalars))
-    return tuning.relative(made, probe.velocity)
+def _reached(path: Path) -> tuple[int, Passed] | None:
+    """How many blocks were walked through, and what left the last; None where none was."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            blocks = int((file.metadata() or {})[_BLOCKS])
+            return blocks, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError, KeyError, ValueError):
+        return None

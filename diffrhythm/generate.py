@@ -533,19 +533,27 @@ def _given(before: Before, window: Window) -> Known:
 
 
 def passes(bundle: Bundle, model: DiT, *, frames: int, precision: Precision) -> Passes:
-    """The bundle's model as it suits the arithmetic; in fp32 torch's own where compiling does not pay."""
+    """The bundle's model as it suits the arithmetic; in fp32 torch's own where compiling does not pay.
+
+    int8 is static where the bundle is calibrated (calibration.py), else dynamic. Raises BundleError for a
+    calibration that is damaged.
+    """
     if not arithmetic.passes_are_compiled(precision, model.config, arithmetic.cpu_flags()):
         return model.float()
-    from diffrhythm import compiled, quantised  # openvino takes a while to import
+    from diffrhythm import calibration, compiled, quantised  # openvino takes a while to import
 
+    static, linears = None, None
+    if precision == "int8":
+        has_int8 = not arithmetic.INT8_FLAGS.isdisjoint(arithmetic.cpu_flags())
+        static = calibration.in_use(bundle, has_int8=has_int8)
+        linears = quantised.linears(bundle, model, compiled.SENSITIVE_BLOCKS, static)
     return compiled.Compiled(
         model,
         frames=frames,
         precision=precision,
         threads=torch.get_num_threads(),
-        quantised=quantised.linears(bundle, model, compiled.SENSITIVE_BLOCKS)
-        if precision == "int8"
-        else None,
+        quantised=linears,
+        calibration=static,
     )
 
 
