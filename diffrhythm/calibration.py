@@ -110,7 +110,7 @@ def found(here: Bundle) -> Calibration | None:
         first = error.errors(include_url=False, include_input=False)[0]
         raise _damaged(path, f"{'.'.join(map(str, first['loc'])) or 'the whole'}: {first['msg']}") from error
     inputs = _inputs(tensors, here.config)
-    if inputs is None or _linears(here.config).keys() != evidence.forms.keys():
+    if inputs is None or sizes(here.config).keys() != evidence.forms.keys():
         raise _damaged(path, "tensors of another model")
     return Calibration(inputs, evidence.forms, evidence.error, evidence.dynamic_error)
 
@@ -160,7 +160,7 @@ def _widths(config: ModelConfig) -> dict[str, int]:
     }
 
 
-def _linears(config: ModelConfig) -> dict[str, int]:
+def sizes(config: ModelConfig) -> dict[str, int]:
     """Weights of each linear of the blocks."""
     return {
         f"{i}.{name}": config.dim**2 * (1 if name.startswith("self_attn.") else config.ff_mult)
@@ -260,9 +260,9 @@ def _calibrate(here: Bundle, songs: int, work: Path, report: Report) -> Evidence
     forms = _everywhere("static", here.config)
     static = error = studio.error("static", smoothquant.arranged(inputs, forms))
     dynamic = studio.error("dynamic", None)
-    errors, weights = studio.errors_of_linears(inputs), _linears(here.config)
+    errors, weights = studio.errors_of_linears(inputs), sizes(here.config)
     # No slower than the dynamic form, whose first block is in float.
-    most_cost = cost(_dynamic_forms(here.config), weights)
+    most_cost = cost(dynamic_forms(here.config), weights)
     while error > BUDGET:
         before = forms
         forms = relaxed(errors, weights, before, measured=error, budget=BUDGET, most_cost=most_cost)
@@ -287,14 +287,14 @@ def _calibrate(here: Bundle, songs: int, work: Path, report: Report) -> Evidence
 
 
 def _everywhere(form: Form, config: ModelConfig) -> dict[str, Form]:
-    return dict.fromkeys(_linears(config), form)
+    return dict.fromkeys(sizes(config), form)
 
 
-def _dynamic_forms(config: ModelConfig) -> dict[str, Form]:
+def dynamic_forms(config: ModelConfig) -> dict[str, Form]:
     """Those of a model that is not calibrated."""
     return {
         name: "float" if int(name.partition(".")[0]) in DYNAMIC_SPARED else "dynamic"
-        for name in _linears(config)
+        for name in sizes(config)
     }
 
 
