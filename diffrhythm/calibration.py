@@ -38,7 +38,7 @@ from diffrhythm.generate import Request, inspect, seeded_noise
 from diffrhythm.presets import CPU_CFG
 from diffrhythm.smoothquant import BUDGET, COSTS, INPUT_OF, INPUTS, Calibration, Dynamic, Form, Input
 from diffrhythm.transformer import Block, Constants, DiT
-from diffrhythm.tuning import PIECES
+from diffrhythm.tuning import PIECES as PIECES
 
 FILE = "calibration.safetensors"
 # Of each song, and its steps: two passes each.
@@ -281,7 +281,8 @@ def _calibrate(here: Bundle, songs: int, work: Path, report: Report) -> Evidence
         linears=errors,
         forms=forms,
     )
-    write(here, smoothquant.arranged(inputs, forms).inputs, evidence)
+    made = content(smoothquant.arranged(inputs, forms).inputs, evidence)
+    files.replace(here.folder / FILE, made)
     shutil.rmtree(work, ignore_errors=True)
     return evidence
 
@@ -298,9 +299,9 @@ def dynamic_forms(config: ModelConfig) -> dict[str, Form]:
     }
 
 
-def write(here: Bundle, inputs: Mapping[str, Input], evidence: Evidence) -> None:
-    """Put a calibration beside the bundle's description, whole or not at all. Raises OSError."""
-    files.replace(here.folder / FILE, _saved(inputs, {_EVIDENCE: evidence.model_dump_json(by_alias=True)}))
+def content(inputs: Mapping[str, Input], evidence: Evidence) -> bytes:
+    """What a calibration's file holds."""
+    return _saved(inputs, {_EVIDENCE: evidence.model_dump_json(by_alias=True)})
 
 
 def _saved(inputs: Mapping[str, Input], about: dict[str, str] | None = None) -> bytes:
@@ -345,7 +346,7 @@ class Studio:
     def error(self, what: str, calibration: Calibration | None) -> float:
         """Of the velocity in int8, static by this calibration or dynamic: relative, mean of the probes."""
         key = "dynamic" if calibration is None else calibration.digest[:16]
-        modules = _dynamic if calibration is None else partial(_modules, calibration)
+        modules = dynamic_modules if calibration is None else partial(modules_of, calibration)
         probes = self._probes()
 
         def through(i: int, block: Block, passed: Passed) -> Passed:
@@ -372,7 +373,7 @@ class Studio:
             left = _all_behind(
                 i, block, probes, {n: t for n, t in passed.items() if ".h." in n or n in entering}
             )
-            modules = _modules(static, i, block)
+            modules = modules_of(static, i, block)
             with smoothquant.replaced(block, modules):
                 made = _all_behind(i, block, probes, entering)
             left |= {f"{i}.{name}": tensor for name, tensor in made.items()}
@@ -380,7 +381,7 @@ class Studio:
                 # Alone at its input, a dynamic linear has the channels as they are.
                 way = plain if len(INPUTS[INPUT_OF[name]]) == 1 else dynamic
                 squares = []
-                for module in (modules[name], _modules(way, i, block, (name,))[name]):
+                for module in (modules[name], modules_of(way, i, block, (name,))[name]):
                     with smoothquant.replaced(block, {name: module}):
                         squares.append(_squares(_all_behind(i, block, probes, entering), left))
                 left[f"{_SQUARES}{i}.{name}"] = torch.tensor(squares, dtype=torch.float64)
@@ -560,15 +561,16 @@ def _is_whole(path: Path) -> bool:
 # ---------------------------------------------------------------- passes, block by block
 
 
-def _modules(
+def modules_of(
     calibration: Calibration, number: int, block: Block, names: Collection[str] = tuple(INPUT_OF)
 ) -> dict[str, nn.Module]:
-    """What stands in place of these linears of a block."""
+    """What stands in place of these linears of a block, by a calibration."""
     made = {name: calibration.module(number, block, name, GROUP) for name in names}
     return {name: module for name, module in made.items() if module is not None}
 
 
-def _dynamic(number: int, block: Block) -> dict[str, nn.Module]:
+def dynamic_modules(number: int, block: Block) -> dict[str, nn.Module]:
+    """What stands in place of a block's linears in the dynamic form of a model that is not calibrated."""
     if number in DYNAMIC_SPARED:
         return {}
     return {name: Dynamic(smoothquant.weight_of(block, name), GROUP) for name in INPUT_OF}

@@ -54,7 +54,7 @@ MOST, LEAST = 127, -128
 STRENGTHS = (0.0, 0.5, 0.65, 0.8)
 # Clipping ranges that are tried, as shares of the largest absolute value.
 RANGES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.05)
-# Rows of each weight matrix, evenly spaced, that errors of products are measured on: their mean needs no more.
+# Rows of each weight matrix, evenly spaced, that errors of products are measured on.
 SAMPLED_ROWS = 512
 # A channel that is always zero has a factor, too.
 _LEAST_MAGNITUDE = 1e-5
@@ -272,14 +272,15 @@ def replaced(block: Block, linears: Mapping[str, nn.Module]) -> Iterator[None]:
     before = {name: block.get_submodule(name) for name in linears}
     try:
         for name, module in linears.items():
-            _put(block, name, module)
+            put(block, name, module)
         yield
     finally:
         for name, module in before.items():
-            _put(block, name, module)
+            put(block, name, module)
 
 
-def _put(block: Block, name: str, module: nn.Module) -> None:
+def put(block: Block, name: str, module: nn.Module) -> None:
+    """Put a module in place of a linear of the block."""
     parent, _, attribute = name.rpartition(".")
     setattr(block.get_submodule(parent), attribute, module)
 

@@ -45,8 +45,7 @@ def static_block(whole: DiT, found: Calibration) -> None:
         for name in INPUT_OF:
             module = found.module(i, block, name, 128)
             if module is not None:
-                parent, _, attribute = name.rpartition(".")
-                setattr(block.get_submodule(parent), attribute, module)
+                smoothquant.put(block, name, module)
 
 
 # ---------------------------------------------------------------- factors
