@@ -22,6 +22,7 @@ from diffrhythm.config import CONV_GROUPS, HEADS
 from diffrhythm.graphs import Node
 from diffrhythm.precision import Precision
 from diffrhythm.quantised import Linears
+from diffrhythm.smoothquant import INPUT_OF, LEAST, MOST, Calibration
 from diffrhythm.transformer import (
     MLP_FRAMES,
     NORM_EPS,
@@ -31,6 +32,7 @@ from diffrhythm.transformer import (
     DiT,
     GatedMLP,
     Modulation,
+    RMSNorm,
 )
 
 # Stay in bfloat16 where the rest is int8: on the demo model, all that int8 lost of a song was lost in the
@@ -39,8 +41,6 @@ SENSITIVE_BLOCKS = frozenset({0})
 
 # Of pass: conditional and null.
 KINDS = 2
-# A node of a linear's weights, in the arithmetic of its block.
-Weight = Callable[[nn.Linear], Node]
 
 # [1, t, h, d / h] ↔ [1, h, t, d / h]
 _FRAMES_AND_HEADS = np.array((0, 2, 1, 3))
@@ -51,7 +51,8 @@ class Compiled:
 
     precision: fp32, bf16, or int8, where weights have a scale a row, and inputs one for each group of
     graphs.INT8_GROUP numbers, found as they come. spared: blocks that stay in bf16 then. threads: of the
-    processor. quantised: linears whose int8 is made already.
+    processor. quantised: linears whose int8 is made already. calibration: int8 is static by it, and it says
+    which linears are not.
     """
 
     def __init__(
@@ -63,10 +64,13 @@ class Compiled:
         threads: int,
         spared: Collection[int] = SENSITIVE_BLOCKS,
         quantised: Linears | None = None,
+        calibration: Calibration | None = None,
     ) -> None:
         self._model = model
         self._passes = graphs.compiled(
-            graph(model, frames, precision, spared, quantised or {}), precision=precision, threads=threads
+            graph(model, frames, precision, spared, quantised or {}, calibration),
+            precision=precision,
+            threads=threads,
         )
         # By the identity of the constants, which are kept with them: a kind of pass each.
         self._requests: dict[int, tuple[Constants, Any]] = {}
@@ -94,11 +98,16 @@ class Compiled:
 
 
 def graph(
-    model: DiT, frames: int, precision: Precision, spared: Collection[int], quantised: Linears
+    model: DiT,
+    frames: int,
+    precision: Precision,
+    spared: Collection[int],
+    quantised: Linears,
+    calibration: Calibration | None = None,
 ) -> openvino.Model:
     """Inputs: h behind the input's projection, then the fusion of each block that has one, [1, t, d] each.
 
-    Output: h behind the last block.
+    Output: h behind the last block. calibration: of static int8; None: int8 is dynamic.
     """
     shape = [1, frames, model.config.dim]
     h, *fusion = (ops.parameter(shape, np.float32) for _ in range(1 + model.config.fusion_layers))
@@ -107,8 +116,7 @@ def graph(
     out = ops.add(h, _convolved(h, model.input_embed.conv_pos_embed))
     for i, block in enumerate(model.transformer_blocks):
         assert isinstance(block, Block)
-        lowered = "bf16" if precision == "int8" and i in spared else precision
-        out = _block(out, block, cos, sin, partial(_weight, precision=lowered, quantised=quantised))
+        out = _block(out, block, cos, sin, _arithmetic(i, block, precision, spared, quantised, calibration))
         if i < len(fusion):
             out = ops.add(out, fusion[i])
     return openvino.Model([out], [h, *fusion], "passes")
@@ -119,9 +127,11 @@ def graph(
 Part = Callable[..., Tensor]
 
 
-def block(model: DiT, frames: int, precision: Precision, threads: int) -> Part:
+def block(
+    model: DiT, frames: int, precision: Precision, threads: int, calibration: Calibration | None = None
+) -> Part:
     """Return what runs the positions and the blocks of a model without fusion: [1, t, d] → [1, t, d]."""
-    return _part(graph(model, frames, precision, (), {}), precision, threads)
+    return _part(graph(model, frames, precision, (), {}, calibration), precision, threads)
 
 
 def positions(model: DiT, frames: int, precision: Precision, threads: int) -> Part:
@@ -159,31 +169,33 @@ def _convolved(h: Node, positions: ConvPositions) -> Node:
     return ops.transpose(out, np.array((0, 2, 1)))
 
 
-def _block(h: Node, block: Block, cos: Node, sin: Node, weight: Weight) -> Node:
+def _block(h: Node, block: Block, cos: Node, sin: Node, linears: _Linears) -> Node:
     attention = block.self_attn
-    x = _norm(h, block.input_layernorm.weight)
+    x = _norm(h, linears.gains("attention", block.input_layernorm))
     heads = np.array((0, 0, HEADS, attention.head_dim))
     q, k, v = (
-        ops.transpose(ops.reshape(_product(x, weight(each)), heads, True), _FRAMES_AND_HEADS)
+        ops.transpose(ops.reshape(linears.product(x, each), heads, True), _FRAMES_AND_HEADS)
         for each in (attention.q_proj, attention.k_proj, attention.v_proj)
     )
     y = ops.scaled_dot_product_attention(_rotate(q, cos, sin), _rotate(k, cos, sin), v)
     y = ops.reshape(ops.transpose(y, _FRAMES_AND_HEADS), np.array((0, 0, HEADS * attention.head_dim)), True)
-    h = ops.add(h, _product(y, weight(attention.o_proj)))
-    return ops.add(h, _mlp(_norm(h, block.post_attention_layernorm.weight), block.mlp, weight))
+    h = ops.add(h, linears.product(y, attention.o_proj))
+    x = _norm(h, linears.gains("mlp", block.post_attention_layernorm))
+    return ops.add(h, _mlp(x, block.mlp, linears))
 
 
-def _mlp(x: Node, mlp: GatedMLP, weight: Weight) -> Node:
+def _mlp(x: Node, mlp: GatedMLP, linears: _Linears) -> Node:
     """The frames in pieces, as transformer.py has them."""
-    gate, up, down = (weight(each) for each in (mlp.gate_proj, mlp.up_proj, mlp.down_proj))
     frames = x.get_output_shape(0)[1]
     lengths = [min(MLP_FRAMES, frames - start) for start in range(0, frames, MLP_FRAMES)]
     pieces = ops.variadic_split(x, np.int64(1), np.array(lengths)).outputs() if len(lengths) > 1 else [x]
-    made = [
-        _product(ops.multiply(ops.swish(_product(piece, gate)), _product(piece, up)), down)
-        for piece in pieces
-    ]
+    made = [_gated(piece, mlp, linears) for piece in pieces]
     return ops.concat(made, 1) if len(made) > 1 else made[0]
+
+
+def _gated(x: Node, mlp: GatedMLP, linears: _Linears) -> Node:
+    gate, up = linears.product(x, mlp.gate_proj), linears.product(x, mlp.up_proj)
+    return linears.product(ops.multiply(ops.swish(gate), up), mlp.down_proj)
 
 
 def _norm(h: Node, gains: Tensor) -> Node:
@@ -197,12 +209,83 @@ def _rotate(x: Node, cos: Node, sin: Node) -> Node:
     return ops.add(ops.multiply(x, cos), ops.multiply(turned, sin))
 
 
-def _product(x: Node, weight: Node) -> Node:
-    return ops.matmul(x, weight, False, True)
+class _Linears:
+    """Products with the weights of one block. quantised: None where the weights are not int8."""
+
+    def __init__(self, quantised: Linears | None) -> None:
+        self._quantised = quantised
+        # A weight is one constant, however many pieces of the frames pass it.
+        self._weights: dict[nn.Linear, Node] = {}
+
+    def gains(self, name: str, norm: RMSNorm) -> Tensor:
+        """Gains of the norm before this input (smoothquant.NORM_OF): [d]."""
+        return norm.weight
+
+    def product(self, x: Node, linear: nn.Linear) -> Node:
+        """x [1, t, k] → [1, t, rows]."""
+        if linear not in self._weights:
+            self._weights[linear] = self._weight(linear)
+        return ops.matmul(x, self._weights[linear], False, True)
+
+    def _weight(self, linear: nn.Linear) -> Node:
+        if self._quantised is None:
+            return graphs.constant(linear.weight)
+        return _dequantised(*(self._quantised.get(linear) or packed.quantise(linear.weight.float())))
 
 
-def _weight(linear: nn.Linear, *, precision: Precision, quantised: Linears) -> Node:
+class _StaticLinears(_Linears):
+    """The same as a calibration has them.
+
+    Of a FakeQuantize before int8 weights OpenVINO makes one int8 kernel with them.
+    """
+
+    def __init__(self, number: int, block: Block, calibration: Calibration, quantised: Linears) -> None:
+        super().__init__(quantised)
+        self._number, self._block, self._calibration = number, block, calibration
+        self._names = {block.get_submodule(name): name for name in INPUT_OF}
+        # The input that was quantised last, and what came of it, for all linears that read it.
+        self._last: tuple[Node, Node] | None = None
+
+    def gains(self, name: str, norm: RMSNorm) -> Tensor:
+        return self._calibration.gains(self._number, self._block, name)
+
+    def product(self, x: Node, linear: nn.Linear) -> Node:
+        name = self._names[linear]
+        if self._calibration.form(self._number, name) == "static":
+            x = self._rounded(x, self._calibration.step(self._number, name))
+        return super().product(x, linear)
+
+    def _rounded(self, x: Node, step: float) -> Node:
+        if self._last is None or self._last[0] is not x:
+            ends = np.float32(LEAST * step), np.float32(MOST * step)
+            self._last = x, ops.fake_quantize(x, *ends, *ends, MOST - LEAST + 1)
+        return self._last[1]
+
+    def _weight(self, linear: nn.Linear) -> Node:
+        name = self._names[linear]
+        assert self._quantised is not None
+        if linear in self._quantised:
+            return _dequantised(*self._quantised[linear])
+        weight = self._calibration.weight(self._number, self._block, name)
+        if self._calibration.form(self._number, name) == "float":
+            return ops.constant(weight.numpy())
+        return _dequantised(*packed.quantise(weight))
+
+
+def _arithmetic(
+    number: int,
+    block: Block,
+    precision: Precision,
+    spared: Collection[int],
+    quantised: Linears,
+    calibration: Calibration | None,
+) -> _Linears:
     if precision != "int8":
-        return graphs.constant(linear.weight)
-    steps, scale = quantised.get(linear) or packed.quantise(linear.weight.float())
+        return _Linears(None)
+    if calibration is not None:
+        return _StaticLinears(number, block, calibration, quantised)
+    return _Linears(None if number in spared else quantised)
+
+
+def _dequantised(steps: Tensor, scale: Tensor) -> Node:
     return ops.multiply(graphs.constant(steps), graphs.constant(scale[:, None]))

@@ -21,18 +21,28 @@ from typing import Any, Literal, get_args
 
 import torch
 
-from diffrhythm import audio, chunks, conditioning, editing, machine_profile, sampling, solvers, vae
+from diffrhythm import (
+    audio,
+    calibration_file,
+    chunks,
+    conditioning,
+    editing,
+    machine_profile,
+    sampling,
+    solvers,
+    vae,
+)
 from diffrhythm import style as styles
 from diffrhythm.arithmetic import PUBLISHED, Choice
 from diffrhythm.audio import FORMATS, Audio, Checks, Tags
 from diffrhythm.bundle import Bundle, frames_of
 from diffrhythm.chunks import CHUNK_FRAMES, Cut
 from diffrhythm.editing import Edit, Known
-from diffrhythm.errors import CheckpointError, LyricsError, RequestError, StyleError
+from diffrhythm.errors import BundleError, CheckpointError, LyricsError, RequestError, StyleError
 from diffrhythm.events import Event, Phase
 from diffrhythm.lyrics import Alignment, Lyrics, align, parse_lrc
 from diffrhythm.phonemes import Language
-from diffrhythm.precision import PRECISION_OF, Arithmetic, Precision, is_large
+from diffrhythm.precision import INT8_FLAGS, PRECISION_OF, Arithmetic, Precision, cpu_flags, is_large
 from diffrhythm.precision import asked as asked_precision
 from diffrhythm.presets import preset as preset_named
 from diffrhythm.sampling import Before, Passes, State
@@ -354,8 +364,21 @@ def choice(bundle: Bundle, frames: int, asked: Precision | None = None) -> Choic
     was (machine_profile.ensure), else the published way.
     """
     return machine_profile.settle(
-        machine_profile.load(bundle.config, bundle.vae_config), frames=frames, asked=asked
+        machine_profile.load(bundle.config, bundle.vae_config),
+        frames=frames,
+        asked=asked,
+        static_error=static_error(bundle),
     )
+
+
+def static_error(bundle: Bundle) -> float | None:
+    """Return the error of the bundle's static int8; None where int8 songs are made in the dynamic form.
+
+    Raises BundleError for a calibration that is damaged.
+    """
+    has_int8 = not INT8_FLAGS.isdisjoint(cpu_flags())
+    calibration = calibration_file.in_use(bundle, has_int8=has_int8)
+    return None if calibration is None else calibration.error
 
 
 def _windows(bundle: Bundle, duration: float, window: float | None) -> tuple[Window, ...]:
@@ -571,18 +594,28 @@ def _given(before: Before, window: Window) -> Known:
 
 
 def passes(bundle: Bundle, model: DiT, *, frames: int, arithmetic: Arithmetic) -> Passes:
-    """Return what calculates the passes of the bundle's model over this many frames in this arithmetic."""
+    """Return what calculates the passes of the bundle's model over this many frames in this arithmetic.
+
+    Raises BundleError for a calibration that is damaged, or that int8-static would need and is not there.
+    """
     if arithmetic == PUBLISHED:
         return model.float()
     from diffrhythm import compiled, quantised  # openvino takes a while to import
 
-    lowered = PRECISION_OF[arithmetic]
+    lowered, static, linears = PRECISION_OF[arithmetic], None, None
+    if arithmetic == "int8-static":
+        static = calibration_file.found(bundle)
+        if static is None:
+            raise BundleError(f"no calibration of {bundle.name}: run: runner models calibrate {bundle.name}")
+    if lowered == "int8":
+        linears = quantised.linears(bundle, model, compiled.SENSITIVE_BLOCKS, static)
     return compiled.Compiled(
         model,
         frames=frames,
         precision=lowered,
         threads=torch.get_num_threads(),
-        quantised=quantised.linears(bundle, model, compiled.SENSITIVE_BLOCKS) if lowered == "int8" else None,
+        quantised=linears,
+        calibration=static,
     )
 
 

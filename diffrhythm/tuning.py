@@ -228,7 +228,7 @@ def tune(here: Bundle, *, songs: int, steps: Sequence[int], report: Report) -> T
         raise RequestError(f"{songs} songs: --songs: choose 1 to {len(PIECES)}")
     if not steps or not all(1 < each < REFERENCE_STEPS for each in steps):
         raise RequestError(f"steps {list(steps)}: --steps: choose from 2 to {REFERENCE_STEPS - 1}")
-    _check_writable(here)
+    check_writable(here, FILE, "tune")
     work = files.cache_folder() / "tuning" / here.hash
     try:
         with files.alone(work.with_suffix(".lock"), wait=False):
@@ -287,16 +287,20 @@ def relative(made: Tensor, exact: Tensor) -> float:
     return float((made - exact).norm() / exact.norm())
 
 
-def _check_writable(here: Bundle) -> None:
+def check_writable(here: Bundle, name: str, verb: str) -> None:
+    """Raise BundleError where a file of this name cannot be put into the bundle's folder.
+
+    verb: what it is for, for the message.
+    """
     if here.folder == DEMO:
-        raise BundleError(f"the demo is a part of the program: {DEMO}; copy its folder, and tune the copy")
-    probe = here.folder / f".{FILE}.probe"
+        raise BundleError(f"the demo is a part of the program: {DEMO}; copy its folder, and {verb} the copy")
+    probe = here.folder / f".{name}.probe"
     try:
         probe.touch()
         probe.unlink()
     except OSError as error:
         raise BundleError(
-            f"cannot write ({error.strerror}): {here.folder}; copy the bundle, and tune the copy"
+            f"cannot write ({error.strerror}): {here.folder}; copy the bundle, and {verb} the copy"
         ) from error
 
 

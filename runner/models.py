@@ -30,7 +30,7 @@ STALL_S = 3600.0
 DEATHS = 3
 WORKER = (sys.executable, "-P", "-m", "runner.worker", "models")
 
-Verb = Literal["list", "pull", "import", "verify", "path", "tune"]
+Verb = Literal["list", "pull", "import", "verify", "path", "tune", "calibrate"]
 State = Literal["whole", "absent", "damaged"]
 
 
@@ -38,7 +38,8 @@ State = Literal["whole", "absent", "damaged"]
 class Question:
     """What to do, with which model; all paths are absolute. name: None where the verb is for all models.
 
-    songs, steps: to tune with, and the steps to find grids of.
+    songs, steps: to tune with, and the steps to find grids of. unasked: only where it is of use, and what
+    prevents it is no error.
     """
 
     verb: Verb
@@ -48,6 +49,7 @@ class Question:
     source: str | None = None
     songs: int = 0
     steps: list[int] = field(default_factory=list)
+    unasked: bool = False
     schema: int = SCHEMA
 
 

@@ -18,6 +18,7 @@ import statistics
 import sys
 import time
 import traceback
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
@@ -189,6 +190,7 @@ def _arithmetic(
     from diffrhythm import machine_profile, precision
     from diffrhythm.arithmetic import within_memory
     from diffrhythm.chunks import CHUNK_FRAMES
+    from diffrhythm.generate import static_error
 
     at_once = max(window.end - window.start for window in plan.windows)
     harmful = tuned is not None and tuned.int8 is not None and not tuned.int8_is_harmless(steps)
@@ -201,6 +203,7 @@ def _arithmetic(
             frames=at_once,
             passes=2 * steps * len(plan.windows),
             asked=asked,
+            static_error=static_error(model),
             refused=(*harmful_ones, *refused),
         )
 
@@ -864,8 +867,9 @@ def models(paper: Path) -> int:
     question = read_paper(paper, Question)
     verbs = {"list": _list, "pull": _pull, "import": _import, "verify": _verify, "path": _path}
     try:
-        if question.verb == "tune":
-            answer = _tune(question, Steps(sys.stderr, paper.with_name(MOVED)))
+        if question.verb in ("tune", "calibrate"):
+            work = _tune if question.verb == "tune" else _calibrate
+            answer = work(question, Steps(sys.stderr, paper.with_name(MOVED)))
         else:
             answer = verbs[question.verb](question, Meter(sys.stderr))
     except DiffRhythmError as error:
@@ -981,6 +985,42 @@ def _tune(question: Question, report: Steps) -> Answer:
             f"{'harmless' if made.int8.is_harmless else 'left to those who ask for it'}"
         )
     return Answer(words=[*words, f"written: {model.folder / tuning.FILE}"])
+
+
+def _calibrate(question: Question, report: Steps) -> Answer:
+    by_hand = f"by hand: runner models calibrate {question.name}"
+    try:
+        return Answer(words=_calibrated(question, report, by_hand))
+    except DiffRhythmError as error:
+        if not question.unasked:
+            raise
+        return Answer(words=[f"not calibrated for int8: {error}; {by_hand}"])
+
+
+def _calibrated(question: Question, report: Steps, by_hand: str) -> list[str]:
+    import torch
+
+    from diffrhythm import bundle, calibration, calibration_file, precision
+
+    torch.set_num_threads(processes.usable_cores())
+    model = bundle.load(question.name or "")
+    if question.unasked:
+        why_not = calibration.why_not(
+            model.config,
+            is_calibrated=calibration_file.found(model) is not None,
+            int8_is_worth_trying=not precision.INT8_FLAGS.isdisjoint(precision.cpu_flags()),
+        )
+        if why_not:
+            return [f"not calibrated for int8: {why_not}; {by_hand}"]
+    made = calibration.calibrate(model, songs=question.songs, report=report)
+    counts = Counter(made.forms.values())
+    found = calibration_file.found(model)
+    return [
+        f"velocity off by {made.error:.1%} in static int8, {made.dynamic_error:.1%} in dynamic: "
+        f"{'static' if found is not None and found.serves else 'dynamic'} is taken where int8 is",
+        f"linears: {counts['static']} static, {counts['dynamic']} dynamic, {counts['float']} in float",
+        f"written: {model.folder / calibration_file.FILE}",
+    ]
 
 
 def _installed() -> list[str]:

@@ -452,6 +452,7 @@ def _demo() -> Path:
     return DEMO
 
 
+CALIBRATION = "calibration.safetensors"
 _BUNDLE_FILES = ("bundle.json", "phonemes.json", "negative_style.npy", "style.safetensors", "dit.safetensors")
 
 
@@ -463,13 +464,16 @@ def _make_bundle(place: Path, rng: Random | None) -> None:
         shutil.copy(path, folder)
     if rng is None:
         return
-    name = rng.choice((*_BUNDLE_FILES, "bundle.json", "vae.safetensors", "tuning.json", "packed"))
+    name = rng.choice(
+        (*_BUNDLE_FILES, "bundle.json", "vae.safetensors", "tuning.json", CALIBRATION, "packed")
+    )
     path = folder / ("dit.safetensors" if name == "packed" else name)
-    good = _tunings() if name == "tuning.json" else [path.read_bytes() if name != "packed" else _packed()]
+    made = {"tuning.json": _tuning, CALIBRATION: _calibration, "packed": _packed}
+    good = [made[name]() if name in made else path.read_bytes()]
     path.unlink(missing_ok=True)
     mutator = corpus.mutate_safetensors if path.suffix == ".safetensors" else _either(corpus.mutate_json)
     _put(path, good, rng, corpus.mutate if path.suffix == ".npy" else mutator)
-    told = name not in ("bundle.json", "tuning.json") and path.is_file()
+    told = name not in ("bundle.json", "tuning.json", CALIBRATION) and path.is_file()
     if told and path.stat().st_size < 2**30 and rng.random() < 0.9:
         about = json.loads(_demo().joinpath("bundle.json").read_bytes())
         about["files"][path.name]["bytes"] = path.stat().st_size
@@ -489,7 +493,7 @@ def _packed() -> bytes:
 
 
 @cache
-def _tunings() -> list[bytes]:
+def _tuning() -> bytes:
     from diffrhythm.bundle import load
     from diffrhythm.tuning import Grid, Lowered, Tuning
 
@@ -503,16 +507,40 @@ def _tunings() -> list[bytes]:
         grids=[grid],
         int8=Lowered(error=0.1, of_steps=0.3),
     )
-    return [tuning.model_dump_json(by_alias=True).encode()]
+    return tuning.model_dump_json(by_alias=True).encode()
+
+
+@cache
+def _calibration() -> bytes:
+    from diffrhythm import calibration_file, smoothquant
+    from diffrhythm.bundle import load
+
+    demo = load("demo")
+    crude = smoothquant.crude(demo.open_transformer())
+    evidence = calibration_file.Evidence(
+        model=demo.hash,
+        songs=1,
+        frames=256,
+        times=[0.0, 0.5],
+        error=0.01,
+        dynamic_error=0.01,
+        static_error=0.02,
+        linears={name: {"static": 0.001} for name in crude.forms},
+        forms=dict(crude.forms),
+    )
+    return calibration_file.content(crude.inputs, evidence)
 
 
 def _read_bundle(place: Path) -> object:
-    from diffrhythm import bundle, tuning
+    from diffrhythm import bundle, calibration_file, tuning
 
     here = bundle.load(place / "bundle")
     found = tuning.found(here)
     if found is not None:
         _ = found.grid(2, 2.0), found.int8_is_harmless(8)
+    static = calibration_file.found(here)
+    if static is not None:
+        _ = static.serves, static.digest
     _ = here.longest, here.fitting_duration(20.0), here.inventory, here.negative_style
     here.words.embed_text("warm piano")
     here.open_transformer()

@@ -224,6 +224,59 @@ def test_a_worker_that_dies_without_an_answer_is_an_error() -> None:
         ask(Question("list"), worker=(sys.executable, "-c", "import sys; sys.exit(7)"))
 
 
+# ---------------------------------------------------------------- calibrating
+
+
+@pytest.fixture
+def demo_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the demo, with a cache of its own."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return Path(shutil.copytree(ROOT / "diffrhythm" / "demo", tmp_path / "demo"))
+
+
+@pytest.mark.slow
+def test_a_killed_calibration_goes_on_and_says_what_it_found(demo_copy: Path) -> None:
+    command = [sys.executable, "-m", "runner.cli", "models", "calibrate", str(demo_copy), "--songs", "1"]
+    with subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as parent:
+        try:
+            wait_for(lambda: len(list((demo_copy.parent / "cache").rglob("song-0-*.safetensors"))) > 1)
+            (child,) = psutil.Process(parent.pid).children()
+            child.kill()
+            out, said = parent.communicate(timeout=600)
+        finally:
+            parent.kill()
+    assert parent.returncode == 0, said
+    assert "the worker died (exit code -9); it goes on where it was" in said
+    assert said.count("song 1: step 1 of 6") == 1
+    assert out.startswith("velocity off by ")
+    assert out.endswith(f"written: {demo_copy / 'calibration.safetensors'}\n")
+    assert (demo_copy / "calibration.safetensors").is_file()
+
+
+def test_the_demo_of_the_program_cannot_be_calibrated() -> None:
+    done = run("calibrate", "demo")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "calibrate the copy" in done.stderr
+
+
+def test_nobody_waits_for_a_calibration_that_is_of_no_use(demo_copy: Path) -> None:
+    answer = ask_long(Question("calibrate", str(demo_copy), songs=3, unasked=True))
+    assert answer.words == [
+        "not calibrated for int8: the model is too small for int8 to be faster; "
+        f"by hand: runner models calibrate {demo_copy}"
+    ]
+    assert not (demo_copy / "calibration.safetensors").exists()
+
+
+def test_what_prevents_an_unasked_calibration_is_no_error(demo_copy: Path) -> None:
+    (demo_copy / "calibration.safetensors").write_bytes(b"garbage")
+    (words,) = ask_long(Question("calibrate", str(demo_copy), songs=3, unasked=True)).words
+    assert words.startswith("not calibrated for int8: no calibration (")
+    assert ask_long(Question("calibrate", str(demo_copy / "none"), songs=3)).problems
+
+
 # ---------------------------------------------------------------- the paper
 
 
