@@ -4,20 +4,17 @@ Example: python -m benchmarks.sensitivity --model demo --songs 3
 
 Errors are of finished latents, relative, and of log-mel levels in dB; both with the standard preset.
 
---forms: static int8 against dynamic in place of that, with a calibration of a copy of the model, and with the
-consonants that are heard (benchmarks/quality.py). int8 is emulated in float32, so that a processor without it
-gives the same figures; what int8 leaves is in float32, too.
+--forms: static int8 against dynamic in place of that, of a model that is calibrated, and with the consonants
+that are heard (benchmarks/quality.py). int8 is emulated in float32, so that a processor without it gives the
+same figures; what int8 leaves is in float32, too.
 """
 
 from __future__ import annotations
 
 import argparse
-import shutil
-import tempfile
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -26,7 +23,7 @@ from torch import Tensor
 from benchmarks import machine, nearness
 from benchmarks.listening import round_trips
 from benchmarks.quality import TAUGHT_FRAMES, TAUGHT_SONGS, Studio, figures, run, song
-from diffrhythm import bundle, calibration, calibration_file, digest, smoothquant
+from diffrhythm import bundle, calibration, calibration_file, smoothquant
 from diffrhythm.bundle import Bundle
 from diffrhythm.compiled import Compiled
 from diffrhythm.precision import Precision
@@ -109,6 +106,7 @@ def show_forms(model: Bundle, songs: int, seconds: float) -> None:
     for number in range(songs):
         studio = Studio(model, song(number, seconds), ears)
         exact = studio.take(made(studio))
+        print(f"song {number + 1}: made in fp32", flush=True)
         rows["fp32"].append((0.0, 0.0, exact.consonants))
         for name, way in ways.items():
             found = figures(studio.take(made(studio, way)), exact)
@@ -120,26 +118,19 @@ def show_forms(model: Bundle, songs: int, seconds: float) -> None:
 
 
 def forms(model: Bundle) -> tuple[dict[str, DiT], dict[str, float]]:
-    """The passes of each form, emulated; and the error of the velocity that calibrating measured."""
-    with tempfile.TemporaryDirectory() as name:
-        copy = bundle.load(shutil.copytree(model.folder, Path(name, "copy")))
-        evidence = calibration.calibrate(copy, songs=len(calibration.PIECES), report=digest.silent)
-        found = calibration_file.found(copy)
-    assert found is not None
-    print(f"velocity with every linear static: {evidence.static_error:.1%}")
+    """The passes of each form, emulated; and the error of their velocity that calibrating measured."""
+    found = calibration_file.found(model)
+    if found is None:
+        raise SystemExit(f"not calibrated: {model.folder}: --forms: runner models calibrate FOLDER")
     dynamic, mixed = (model.open_transformer().float() for _ in range(2))
     for i in range(model.config.depth):
         _put(dynamic, i, calibration.dynamic_modules(i, _block(dynamic, i)))
         _put(mixed, i, calibration.modules_of(found, i, _block(mixed, i)))
     count = sum(form != "static" for form in found.forms.values())
     calibrated = f"static int8, {count} of {len(found.forms)} linears dynamic or float"
-    return (
-        {"dynamic int8, block 0 in float": dynamic, calibrated: mixed},
-        {
-            "dynamic int8, block 0 in float": evidence.dynamic_error,
-            calibrated: evidence.error,
-        },
-    )
+    plain = "dynamic int8, block 0 in float"
+    velocity = {plain: found.dynamic_error, calibrated: found.error}
+    return {plain: dynamic, calibrated: mixed}, velocity
 
 
 def _block(model: DiT, number: int) -> Block:
