@@ -512,7 +512,7 @@ class _Work:
             decoder = vae.Decoder(vae_config)
         for module in (model, decoder):
             module.to_empty(device="cpu").requires_grad_(False)
-            _fill(module, generator)
+            random_weights(module, generator)
         most = max(config.max_frames, BLOCK_FRAMES[0])
         attention_frames = min(ATTENTION_FRAMES, most)
         shape = (3, 1, HEADS, attention_frames, config.head_dim)
@@ -591,8 +591,8 @@ def _decodes(name: Arithmetic) -> bool:
     return name == "fp32" or (name == "bf16" and has_native_bf16(cpu_flags()))
 
 
-def _fill(module: nn.Module, generator: torch.Generator) -> None:
-    """Random weights that keep activations near the size of what comes in."""
+def random_weights(module: nn.Module, generator: torch.Generator) -> None:
+    """Give a module random weights that keep activations near the size of what comes in."""
     for name, weight in module.named_parameters():
         if weight.ndim < 2:
             weight.fill_(0.0 if name.endswith(("bias", "alpha", "beta")) else 1.0)

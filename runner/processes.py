@@ -24,7 +24,7 @@ MARK = "DIFFRHYTHM_RUNNER_MARK"
 
 # glibc gives large blocks back to the system as soon as they are freed, and has them zeroed anew when they
 # are wanted again: a third to a half of a decoder's time. A child gives back what it is done with (give_back)
-_KEEPING = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**40)}
+KEEPING = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**40)}
 
 # What a child gets of our environment: where things lie, the language, how libraries reckon. Nothing else,
 # and no secrets: a song is made of files that are here.
@@ -156,7 +156,7 @@ def passed_on(environ: Mapping[str, str]) -> dict[str, str]:
 
 def _env(threads: int) -> dict[str, str]:
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
-    return {**dict.fromkeys(names, str(threads)), **_KEEPING, "PYTHONUNBUFFERED": "1"}
+    return {**dict.fromkeys(names, str(threads)), **KEEPING, "PYTHONUNBUFFERED": "1"}
 
 
 def die_with(parent: int) -> None:
