@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from diffrhythm import bundle, calibration, calibration_file, files, precision, sampling, smoothquant
+from diffrhythm import bundle, calibration, calibration_file, files, sampling, smoothquant
 from diffrhythm.bundle import Bundle
 from diffrhythm.calibration import Evidence
 from diffrhythm.config import ModelConfig
@@ -341,9 +341,10 @@ def test_songs_in_int8_are_made_by_the_calibration(
 
     monkeypatch.setattr(compiled, "graph", noted)
     for flags in (frozenset({"avx2", "avx_vnni"}), frozenset({"avx2"})):
-        monkeypatch.setattr(precision, "cpu_flags", lambda flags=flags: flags)
+        monkeypatch.setattr(generate, "cpu_flags", lambda flags=flags: flags)
+        chosen = generate.choice(calibrated, 8, "int8").passes
         made: sampling.Passes = generate.passes(
-            calibrated, calibrated.open_transformer(), frames=8, precision="int8"
+            calibrated, calibrated.open_transformer(), frames=8, arithmetic=chosen
         )
         assert isinstance(made, compiled.Compiled)
     assert [each is None for each in used] == [False, True]
