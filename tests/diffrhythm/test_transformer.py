@@ -113,3 +113,47 @@ def test_an_mlp_gives_the_same_numbers_in_pieces_of_any_size(
     assert golden.distance(block.mlp(h), whole) < 1e-6
     assert sum(inside) == 64
     assert max(inside) == at_a_time
+
+
+@pytest.mark.parametrize("at_a_time", [1, 100, 255])
+def test_an_mlp_gives_the_same_numbers_in_pieces_of_its_channels(
+    monkeypatch: pytest.MonkeyPatch, at_a_time: int
+) -> None:
+    mlp = model().transformer_blocks[0].mlp
+    x = torch.randn(2, 20, CONFIG.dim, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        whole = mlp(x)
+        monkeypatch.setattr(transformer, "MLP_CHANNELS", at_a_time)
+        in_pieces = mlp(x)
+    assert not torch.equal(in_pieces, whole)  # the sums have another order
+    assert golden.distance(in_pieces, whole) < 1e-6
+
+
+def test_hooks_on_the_linears_of_an_mlp_in_pieces_see_their_whole_inputs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    mlp = model().transformer_blocks[0].mlp
+    monkeypatch.setattr(transformer, "MLP_CHANNELS", 100)
+    seen: list[int] = []
+    mlp.down_proj.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].shape[-1]))
+    with torch.no_grad():
+        mlp(torch.ones(1, 3, CONFIG.dim))
+    assert seen == [mlp.down_proj.in_features]
+
+
+def test_an_mlp_in_pieces_has_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
+    mlp = model().transformer_blocks[0].mlp.requires_grad_(True)
+    monkeypatch.setattr(transformer, "MLP_CHANNELS", 100)
+    mlp(torch.ones(1, 3, CONFIG.dim)).sum().backward()
+    assert mlp.gate_proj.weight.grad is not None
+
+
+def test_a_linear_that_was_put_in_place_of_one_of_an_mlp_is_called(monkeypatch: pytest.MonkeyPatch) -> None:
+    mlp = model().transformer_blocks[0].mlp
+    monkeypatch.setattr(transformer, "MLP_CHANNELS", 100)
+    mlp.up_proj = torch.nn.Sequential(torch.nn.Identity(), mlp.up_proj)
+    x = torch.randn(1, 3, CONFIG.dim, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        before = mlp(x)
+        mlp.up_proj[1].weight.mul_(2)
+        assert golden.distance(mlp(x), 2 * before) < 1e-6
