@@ -149,6 +149,7 @@ MANIFEST_KEYS = [
     "lines",
     "outline",
     "precision",
+    "arithmetic",
     "decoder",
     "pass_s",
     "pass_flops",
