@@ -96,8 +96,8 @@ def _snake(x: Node, layer: Snake) -> Node:
     """x + sin²(αx)/β by the period of sin² and a polynomial.
 
     OpenVINO computes the sine by a reference kernel, between reorders. The polynomial is one kernel with its
-    neighbours. With it and _upsampled the published decoder takes 0.55 of the time (benchmarks/README.md). In float32 sin² is off by
-    1e-7·|αx|, and by 2e-7 near 0: two to four times what rounding αx costs the exact sine.
+    neighbours. With it and _upsampled the published decoder takes 0.55 of the time (benchmarks/README.md).
+    In float32 sin² is off by 1e-7·|αx|, and by 2e-7 near 0: two to four times what torch's own sine loses.
     """
     periods = ops.multiply(x, _by_channel(layer.alpha.double().exp() / math.pi))
     u = ops.subtract(periods, ops.round(periods, "half_to_even"))
