@@ -95,9 +95,9 @@ def _behind(x: Node, layer: nn.Module) -> Node:
 def _snake(x: Node, layer: Snake) -> Node:
     """x + sin²(αx)/β by the period of sin² and a polynomial.
 
-    OpenVINO has no fast kernel of the sine: with it the published decoder takes 1.4 times as long
-    (benchmarks/decoder.py). The polynomial is one kernel with its neighbours. In float32 sin² is off by
-    1e-7·|αx|, and by 2e-7 near 0: two to four times what rounding αx costs the exact sine.
+    OpenVINO computes the sine by a reference kernel, between reorders. The polynomial is one kernel with its
+    neighbours. With it and _upsampled the published decoder takes 0.55 of the time (benchmarks/README.md).
+    In float32 sin² is off by 1e-7·|αx|, and by 2e-7 near 0: two to four times what torch's own sine loses.
     """
     periods = ops.multiply(x, _by_channel(layer.alpha.double().exp() / math.pi))
     u = ops.subtract(periods, ops.round(periods, "half_to_even"))
@@ -114,8 +114,7 @@ def _upsampled(x: Node, layer: nn.ConvTranspose1d, stride: int) -> Node:
     """A transposed convolution of 2·stride taps: an ordinary one of two taps with stride times the channels.
 
     Phase r of output block q is weight[r] of position q and weight[stride + r] of position q − 1; there is
-    one block more than positions. It takes half as long as OpenVINO's transposed convolution
-    (benchmarks/decoder.py).
+    one block more than positions. OpenVINO's own kernel is a plain product of matrices.
     """
     wide, narrow, _ = layer.weight.shape
     now, before = layer.weight[..., :stride], layer.weight[..., stride:]

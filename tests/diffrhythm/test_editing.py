@@ -10,7 +10,7 @@ import soundfile
 import torch
 from safetensors.numpy import load_file, save_file
 
-from diffrhythm import audio, bundle, editing, files, sampling, vae
+from diffrhythm import audio, bundle, editing, files, sampling
 from diffrhythm.bundle import TRANSFORMER, VAE, Bundle
 from diffrhythm.editing import Edit, Known, spans_to_make
 from diffrhythm.errors import AudioError, CheckpointError, RequestError
@@ -171,8 +171,7 @@ def test_outside_its_spans_a_song_is_its_source(demo_bundle: Bundle, source: Pat
     kept = known.latents.clone()
     kept[:, 43:64] = states[-1].x_t[:, 43:64]
     with torch.inference_mode():
-        decoder = demo_bundle.open_vae().decoder
-        whole = vae.decode(kept, decoder, chunk_frames=kept.shape[1], overlap=0)
+        whole = demo_bundle.open_vae().decoder(kept.transpose(1, 2))
     sound = whole[0, :, : round(SECONDS * SAMPLE_RATE)].numpy()
     assert song.duration == SECONDS
     assert np.allclose(song.audio, audio.normalise(sound, -1.0), atol=1e-6)
@@ -183,9 +182,7 @@ def test_an_edit_is_encoded_before_the_transformer_comes(demo_bundle: Bundle, so
     events: list[Event] = []
     song = sing(demo_bundle, source, (2, 3), on_event=events.append)
     assert list(song.seconds) == ["lyrics", "style", "encode", "load", "sample", "decode"]
-    decoded = [event for event in events if event.phase == "decode"]
-    assert [event.step for event in decoded] == list(range(len(decoded)))
-    assert decoded[-1].step == decoded[-1].steps
+    assert [event.step for event in events if event.phase == "decode"] == [0, 1, 2, 3, 4]
 
 
 @pytest.mark.parametrize("change", [{"seed": 8}, {"spans": [(2, 4)]}, {"spans": [(-1, -1)]}])
